@@ -1,0 +1,53 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target of ours: Swift 6 language mode, warnings are errors, strict memory safety.
+/// `InternalImportsByDefault` keeps a module's imports out of its interface.
+let sourceSettings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+/// Tests: the same, without strict memory safety, which the expansions of `#expect` trip over.
+let testSettings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// `-z now`: lazy binding's resolver spills vector registers, and with them pieces of secrets, onto the stack.
+let linkNow: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "now"])]
+
+let package = Package(
+    name: "relay",
+    products: [],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        // Tests only: independent clients.
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    ],
+    targets: [
+        // C: what Swift can't import. Headers hold plain prototypes; `_GNU_SOURCE` stays in the .c file.
+        .target(name: "CLinux", cSettings: [.define("_GNU_SOURCE")]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
+
+        // What two processes must agree on.
+        .target(
+            name: "Shared",
+            dependencies: ["CLinux", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: sourceSettings),
+
+        // A folder per module. Integration tests start the `relay` that was built beside them.
+        .testTarget(
+            name: "SharedTests",
+            dependencies: ["Shared", "CLinux", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: testSettings),
+    ]
+)

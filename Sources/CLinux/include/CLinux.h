@@ -1,0 +1,68 @@
+// The Linux calls that Swift's Glibc module does not show, as plain prototypes.
+//
+// No feature-test macro in this header: `_GNU_SOURCE` here would make two C modules disagree about
+// libc's types. It is defined for linux.c alone.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/// accept4(2), non-blocking and close-on-exec. Returns the descriptor or -1.
+int clinux_accept(int listener, struct sockaddr_storage *address);
+
+/// memfd_create(2), close-on-exec.
+int clinux_memfd(const char *name);
+
+/// socketpair(2) of SOCK_SEQPACKET, non-blocking, close-on-exec, both buffers asked to be `buffer` bytes.
+int clinux_seqpacket_pair(int pair[2], int buffer);
+
+/// Most descriptors that the kernel takes in one message (SCM_MAX_FD).
+#define CLINUX_DESCRIPTORS_MAX 253
+
+/// One message with descriptors beside it: sendmsg(2) with SCM_RIGHTS, MSG_DONTWAIT, MSG_NOSIGNAL.
+/// Returns 0, or -1 with errno; on failure nothing was queued and the caller still owns everything.
+int clinux_send_message(int socket, const void *bytes, size_t count, const int *descriptors, size_t descriptor_count);
+
+/// One message and the descriptors beside it: recvmsg(2), MSG_DONTWAIT, MSG_CMSG_CLOEXEC.
+/// Returns the count of bytes (0 at end of file), or -1 with errno. A message that does not fit, or whose
+/// descriptors do not, is refused with EMSGSIZE; the descriptors that came with it are closed.
+ssize_t clinux_receive_message(
+    int socket, void *bytes, size_t capacity, int *descriptors, size_t descriptor_capacity, size_t *descriptor_count);
+
+/// posix_spawn(3) of `path` with `control` as its descriptor 3, nothing else beyond stderr inherited,
+/// default signal handlers, no signal blocked. Returns 0 or the error number.
+int clinux_spawn(const char *path, char *const argv[], char *const envp[], int control, pid_t *pid);
+
+/// What waitpid(2) said: whether it exited (and its status), else the signal that ended it.
+int clinux_wait_exited(int status);
+int clinux_wait_exit_status(int status);
+int clinux_wait_signal(int status);
+
+/// CPUs in this process's affinity mask (sched_getaffinity(2)).
+int clinux_cpu_count(void);
+
+/// prctl(2) PR_SET_DUMPABLE 0, RLIMIT_CORE 0, PR_SET_NO_NEW_PRIVS 1. Returns 0 or -1 with errno.
+int clinux_harden(void);
+
+/// prctl(2) PR_SET_NAME.
+void clinux_set_name(const char *name);
+
+/// If root: setgroups(2), setgid(2), setuid(2) to `id`. Returns 0 or -1 with errno.
+int clinux_drop_root(uint32_t id);
+
+/// Raises RLIMIT_NOFILE's soft limit to the hard one; returns the limit in force.
+uint64_t clinux_raise_descriptor_limit(void);
+
+/// A signalfd(2), non-blocking and close-on-exec, for the signals in `set` (count numbers), which it blocks.
+int clinux_signalfd(const int *signals, size_t count);
+
+/// environ(7): Swift can't name a variable that any thread may change.
+char *const *clinux_environment(void);
+
+/// setsockopt(2) of TCP_NODELAY, and TCP_NOTSENT_LOWAT with `unsent_bytes`. Accepted sockets inherit both from their listener.
+/// Returns 0 or -1 with errno.
+int clinux_tune_listener(int listener, int unsent_bytes);

@@ -1,0 +1,181 @@
+#include "CLinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int clinux_accept(int listener, struct sockaddr_storage *address) {
+    socklen_t length = sizeof *address;
+    return accept4(listener, (struct sockaddr *)address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+int clinux_memfd(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+
+int clinux_seqpacket_pair(int pair[2], int buffer) {
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) return -1;
+    for (int i = 0; i < 2; i++) {
+        // FORCE needs CAP_NET_ADMIN; without it net.core.wmem_max bounds what the plain option grants.
+        if (setsockopt(pair[i], SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer) != 0)
+            setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+        if (setsockopt(pair[i], SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0)
+            setsockopt(pair[i], SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
+    }
+    return 0;
+}
+
+int clinux_send_message(int socket, const void *bytes, size_t count, const int *descriptors, size_t descriptor_count) {
+    struct iovec vector = {.iov_base = (void *)bytes, .iov_len = count};
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(CLINUX_DESCRIPTORS_MAX * sizeof(int))];
+    } control;
+    if (descriptor_count > CLINUX_DESCRIPTORS_MAX) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (descriptor_count > 0) {
+        memset(&control, 0, CMSG_SPACE(descriptor_count * sizeof(int)));
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(descriptor_count * sizeof(int));
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(descriptor_count * sizeof(int));
+        memcpy(CMSG_DATA(header), descriptors, descriptor_count * sizeof(int));
+    }
+    for (;;) {
+        ssize_t sent = sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent >= 0) return 0;
+        if (errno != EINTR) return -1;
+    }
+}
+
+ssize_t clinux_receive_message(
+    int socket, void *bytes, size_t capacity, int *descriptors, size_t descriptor_capacity, size_t *descriptor_count) {
+    struct iovec vector = {.iov_base = bytes, .iov_len = capacity};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(CLINUX_DESCRIPTORS_MAX * sizeof(int))];
+    } control;
+    struct msghdr message = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t received;
+    do {
+        received = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    } while (received < 0 && errno == EINTR);
+    *descriptor_count = 0;
+    if (received < 0) return -1;
+    int refused = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+        size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int descriptor;
+            memcpy(&descriptor, CMSG_DATA(header) + i * sizeof(int), sizeof descriptor);
+            if (!refused && *descriptor_count < descriptor_capacity) {
+                descriptors[(*descriptor_count)++] = descriptor;
+            } else {
+                refused = 1;
+                close(descriptor);
+            }
+        }
+    }
+    if (!refused) return received;
+    for (size_t i = 0; i < *descriptor_count; i++) close(descriptors[i]);
+    *descriptor_count = 0;
+    errno = EMSGSIZE;
+    return -1;
+}
+
+int clinux_spawn(const char *path, char *const argv[], char *const envp[], int control, pid_t *pid) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none, all;
+    int error = posix_spawn_file_actions_init(&actions);
+    if (error != 0) return error;
+    error = posix_spawnattr_init(&attributes);
+    if (error != 0) {
+        posix_spawn_file_actions_destroy(&actions);
+        return error;
+    }
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    // dup2 of a descriptor onto itself would keep close-on-exec: the caller's `control` is never 3 by accident,
+    // because posix_spawn clears the flag in that case (glibc 2.29 and later).
+    if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, control, 3);
+    if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(&actions, 4);
+    if (error == 0) error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return error;
+}
+
+int clinux_wait_exited(int status) { return WIFEXITED(status); }
+int clinux_wait_exit_status(int status) { return WEXITSTATUS(status); }
+int clinux_wait_signal(int status) { return WIFSIGNALED(status) ? WTERMSIG(status) : 0; }
+
+int clinux_cpu_count(void) {
+    // Room for 16,384 CPUs; the kernel refuses a mask smaller than its own.
+    static cpu_set_t sets[16];
+    if (sched_getaffinity(0, sizeof sets, sets) != 0) return 1;
+    return CPU_COUNT_S(sizeof sets, sets);
+}
+
+int clinux_harden(void) {
+    struct rlimit none = {0, 0};
+    if (setrlimit(RLIMIT_CORE, &none) != 0) return -1;
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return -1;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+void clinux_set_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+int clinux_drop_root(uint32_t id) {
+    if (geteuid() != 0) return 0;
+    gid_t group = id;
+    if (setgroups(1, &group) != 0) return -1;
+    if (setresgid(id, id, id) != 0) return -1;
+    return setresuid(id, id, id);
+}
+
+uint64_t clinux_raise_descriptor_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+    if (limit.rlim_cur < limit.rlim_max) {
+        struct rlimit raised = {limit.rlim_max, limit.rlim_max};
+        if (setrlimit(RLIMIT_NOFILE, &raised) == 0) return raised.rlim_cur;
+    }
+    return limit.rlim_cur;
+}
+
+int clinux_signalfd(const int *signals, size_t count) {
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < count; i++) sigaddset(&set, signals[i]);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) return -1;
+    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+char *const *clinux_environment(void) { return environ; }
+
+int clinux_tune_listener(int listener, int unsent_bytes) {
+    int on = 1;
+    if (setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0) return -1;
+    return setsockopt(listener, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
+}

@@ -1,0 +1,236 @@
+// The channel between the supervisor and one worker: an AF_UNIX SOCK_SEQPACKET pair, one message a packet.
+//
+//     offset  bytes
+//     0       2      version of this format (ControlMessage.version)
+//     2       2      kind
+//     4       ...    body, by kind:
+//
+//     kind                to      body                                              descriptors beside it
+//     1  launch           worker  index u32, workers u32, placement key 16 bytes,   memory, listener, inbox
+//                                 configuration (Configuration.encode)
+//     2  inboxes          worker  first index u32                                   send ends from that index on
+//     3  hostKey          both    room (count u32, bytes), public key 32 bytes,     -
+//                                 expiry u64: CLOCK_MONOTONIC ns; 0 from a worker
+//     4  hostKeyGone      superv. room (count u32, bytes)                           -
+//     5  start            worker  -                                                 -
+//     6  ready            superv. -                                                 -
+//     7  drain            worker  deadline u64: CLOCK_MONOTONIC ns                  -
+//     8  failed           superv. reason (count u32, UTF-8)                         -
+//
+// A launch is: launch, inboxes (as many as the workers need: a message carries 253 descriptors at most), hostKey for each key
+// that outlived the predecessor, start. The worker answers ready or failed.
+
+import CLinux
+import Glibc
+
+/// One message of the control channel. Descriptors travel beside it (`ControlChannel`).
+package enum ControlMessage: Equatable, Sendable {
+    case launch(Launch)
+    case inboxes(first: Int)
+    case hostKey(room: [UInt8], publicKey: [UInt8], expiry: UInt64)
+    case hostKeyGone(room: [UInt8])
+    case start
+    case ready
+    case drain(deadline: UInt64)
+    case failed(reason: String)
+
+    /// What a worker needs to know before it can begin.
+    package struct Launch: Equatable, Sendable {
+        package var index: Int
+        package var workers: Int
+        /// SipHash key that pins rooms to workers.
+        package var placementKey: [UInt8]
+        package var configuration: Configuration
+
+        package init(index: Int, workers: Int, placementKey: [UInt8], configuration: Configuration) {
+            self.index = index
+            self.workers = workers
+            self.placementKey = placementKey
+            self.configuration = configuration
+        }
+    }
+
+    /// Raised with every change of the format or of the configuration's.
+    package static let version: UInt16 = 1
+
+    package var bytes: [UInt8] {
+        var writer = ByteWriter()
+        writer.write(Self.version)
+        writer.write(kind)
+        switch self {
+        case .launch(let launch):
+            writer.write(UInt32(launch.index))
+            writer.write(UInt32(launch.workers))
+            writer.write(launch.placementKey)
+            launch.configuration.encode(into: &writer)
+        case .inboxes(let first):
+            writer.write(UInt32(first))
+        case .hostKey(let room, let publicKey, let expiry):
+            writer.write(room)
+            writer.write(publicKey)
+            writer.write(expiry)
+        case .hostKeyGone(let room):
+            writer.write(room)
+        case .drain(let deadline):
+            writer.write(deadline)
+        case .failed(let reason):
+            writer.write(reason)
+        case .start, .ready:
+            break
+        }
+        return writer.bytes
+    }
+
+    /// For logs: the kind alone, never the contents.
+    package var name: StaticString {
+        switch self {
+        case .launch: "launch"
+        case .inboxes: "inboxes"
+        case .hostKey: "hostKey"
+        case .hostKeyGone: "hostKeyGone"
+        case .start: "start"
+        case .ready: "ready"
+        case .drain: "drain"
+        case .failed: "failed"
+        }
+    }
+
+    private var kind: UInt16 {
+        switch self {
+        case .launch: 1
+        case .inboxes: 2
+        case .hostKey: 3
+        case .hostKeyGone: 4
+        case .start: 5
+        case .ready: 6
+        case .drain: 7
+        case .failed: 8
+        }
+    }
+
+    package init(_ bytes: [UInt8]) throws(ByteCodingError) {
+        var reader = ByteReader(bytes)
+        guard try reader.read(UInt16.self) == Self.version else { throw .invalid(field: "version") }
+        switch try reader.read(UInt16.self) {
+        case 1:
+            let index = Int(try reader.read(UInt32.self))
+            let workers = Int(try reader.read(UInt32.self))
+            guard workers > 0, workers <= Limits.workersMax, index < workers else { throw .invalid(field: "workers") }
+            let key = try reader.readBytes(max: Limits.placementKeyBytes, field: "placement key")
+            guard key.count == Limits.placementKeyBytes else { throw .invalid(field: "placement key") }
+            let configuration = try Configuration(from: &reader)
+            self = .launch(Launch(index: index, workers: workers, placementKey: key, configuration: configuration))
+        case 2:
+            self = .inboxes(first: Int(try reader.read(UInt32.self)))
+        case 3:
+            let room = try reader.readBytes(max: Limits.roomIDBytesMax, field: "room")
+            let key = try reader.readBytes(max: Limits.publicKeyBytes, field: "public key")
+            guard key.count == Limits.publicKeyBytes else { throw .invalid(field: "public key") }
+            self = .hostKey(room: room, publicKey: key, expiry: try reader.read(UInt64.self))
+        case 4:
+            self = .hostKeyGone(room: try reader.readBytes(max: Limits.roomIDBytesMax, field: "room"))
+        case 5:
+            self = .start
+        case 6:
+            self = .ready
+        case 7:
+            self = .drain(deadline: try reader.read(UInt64.self))
+        case 8:
+            self = .failed(reason: try reader.readText(max: Limits.controlMessageBytesMax, field: "reason"))
+        default:
+            throw .invalid(field: "kind")
+        }
+        try reader.finish()
+    }
+}
+
+/// One end of a control channel. Sending never blocks: what the kernel does not take at once waits here, in order and bounded.
+package struct ControlChannel: ~Copyable {
+    /// What came out of the channel.
+    package enum Received: ~Copyable {
+        case message(ControlMessage, descriptors: [Int32])
+        case nothing
+        /// The other process is gone.
+        case closed
+        /// Not a message of this version: a programming error or a mixed installation.
+        case malformed(ByteCodingError)
+        case failed(SystemError)
+    }
+
+    private let socket: Descriptor
+    private var waiting: [(bytes: [UInt8], descriptors: [Int32])] = []
+    /// Messages at the front of `waiting` that have been sent.
+    private var sent = 0
+
+    package init(_ socket: consuming Descriptor) {
+        self.socket = socket
+    }
+
+    /// For epoll.
+    package var number: Int32 { socket.number }
+
+    /// Whether messages wait for the socket to become writable.
+    package var isBlocked: Bool { !waiting.isEmpty }
+
+    /// Sends a message, or queues it behind those that wait. The descriptors stay the caller's and must stay open until they are sent.
+    ///
+    /// - Returns: false if the queue is full (`Limits.controlQueueMessagesMax`): the message is not sent.
+    package mutating func send(_ message: ControlMessage, descriptors: [Int32] = []) throws(SystemError) -> Bool {
+        guard waiting.count - sent < Limits.controlQueueMessagesMax else { return false }
+        waiting.append((message.bytes, descriptors))
+        try flush()
+        return true
+    }
+
+    /// Sends what waits, as far as the kernel takes it.
+    package mutating func flush() throws(SystemError) {
+        while sent < waiting.count {
+            let (bytes, descriptors) = waiting[sent]
+            let result = unsafe bytes.withUnsafeBytes { bytes in
+                unsafe descriptors.withUnsafeBufferPointer { descriptors in
+                    unsafe clinux_send_message(
+                        socket.number, bytes.baseAddress, bytes.count, descriptors.baseAddress, descriptors.count)
+                }
+            }
+            if result != 0 {
+                // ETOOMANYREFS: descriptors of ours in flight; they drain as workers take them.
+                if errno == EAGAIN || errno == ETOOMANYREFS { return }
+                throw SystemError("sendmsg")
+            }
+            sent += 1
+        }
+        waiting.removeAll()
+        sent = 0
+    }
+
+    /// Takes one message. The descriptors that came with it are the caller's.
+    package mutating func receive() -> Received {
+        var count = 0
+        var descriptors = [Int32](repeating: -1, count: Int(CLINUX_DESCRIPTORS_MAX))
+        var failure: Int32 = 0
+        var received = 0
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: Limits.controlMessageBytesMax) { buffer, used in
+            received = unsafe descriptors.withUnsafeMutableBufferPointer { descriptors in
+                unsafe clinux_receive_message(
+                    socket.number, buffer.baseAddress, buffer.count, descriptors.baseAddress, descriptors.count, &count)
+            }
+            if received < 0 { failure = errno }
+            used = max(received, 0)
+        }
+        guard received >= 0 else {
+            return switch failure {
+            case EAGAIN: .nothing
+            case ECONNRESET: .closed
+            default: .failed(SystemError("recvmsg", failure))
+            }
+        }
+        if received == 0 { return .closed }
+        descriptors.removeLast(descriptors.count - count)
+        do throws(ByteCodingError) {
+            return .message(try ControlMessage(bytes), descriptors: descriptors)
+        } catch {
+            for descriptor in descriptors { _ = close(descriptor) }
+            return .malformed(error)
+        }
+    }
+}

@@ -1,0 +1,79 @@
+// Every number that a worker publishes. The order is the order in shared memory (SharedMemory.swift): append, never reorder,
+// within one version of the memory.
+
+/// What a worker process holds now.
+package enum Gauge: Int, CaseIterable, Sendable {
+    /// Sockets of clients, in whatever state.
+    case connections
+    /// Connections that are in a room.
+    case clients
+    case rooms
+}
+
+/// What has happened in a worker's place since the relay started, over all processes that filled it.
+package enum Counter: Int, CaseIterable, Sendable {
+    // Connections
+    case accepted
+    case acceptFailed
+    case connectionRefusedFull
+
+    // Requests
+    case requests
+    case requestRefused
+
+    // Joins, by result
+    case joinHost
+    case joinGuest
+    case joinRateLimited
+    case joinMissingParameter
+    case joinInvalidRoom
+    case joinBadHandshake
+    case joinInvalidPublicKey
+    case joinRoomNotFound
+    case joinInvalidToken
+    case joinRoomMismatch
+    case joinHostRoleRequired
+    case joinRoomHeld
+    case joinMaxRooms
+    case joinRoomFull
+    case joinHandoffFailed
+    case joinShuttingDown
+
+    // Handoffs
+    case handoffSent
+    case handoffReceived
+    case handoffRetried
+    case handoffMalformed
+
+    // Messages
+    case voiceReceived
+    case dataReceived
+    case bytesReceived
+    case voiceDelivered
+    case dataDelivered
+    case bytesSent
+    case voiceDropped
+    case pongSkipped
+    case leaveNotices
+
+    // Closes, by reason
+    case closedByPeer
+    case closedPeerGone
+    case closedProtocolError
+    case closedInvalidText
+    case closedMessageTooBig
+    case closedSlow
+    case closedIdleRoom
+    case closedTimeout
+    case closedRequestTimeout
+    case closedShutdown
+    case closedSocketError
+    case closedFlushTimeout
+
+    // Rooms
+    case roomsOpened
+    case roomsClosed
+    case hostKeysRestored
+    case hostKeysExpired
+    case hostKeyReportsLost
+}

@@ -1,0 +1,229 @@
+// Every fixed limit of the relay, with its unit in its name, why it is what it is, and what breaks when it changes.
+// What an operator may set lies in Configuration; the ranges that bound it lie here. `Limits.problems` checks the
+// relations between limits; a test holds it empty.
+
+/// The relay's fixed limits.
+package enum Limits {
+    // MARK: - What a client may send
+
+    /// A room id's bytes of UTF-8. The wire protocol's; clients with longer ids would be refused.
+    package static let roomIDBytesMax = 256
+    /// A peer id's bytes of UTF-8: the token's claim and the first message's `from`. The wire protocol's.
+    package static let peerIDBytesMax = 256
+    /// A token's bytes. The wire protocol's; real ones are below 1 KiB.
+    package static let tokenBytesMax = 4096
+    /// A request's head, up to and with its empty line. The wire protocol's. A join must fit: token and room id,
+    /// percent-encoded, are at most 3 times their bytes.
+    package static let requestHeadBytesMax = 16_384
+    /// A server's frame header: 2 bytes and a 64-bit length; the relay masks nothing (RFC 6455, 5.2).
+    package static let frameHeaderBytesMax = 10
+
+    // MARK: - Keys
+
+    /// An Ed25519 public key (RFC 8032).
+    package static let publicKeyBytes = 32
+    /// A SipHash-2-4 key.
+    package static let placementKeyBytes = 16
+
+    // MARK: - A join
+
+    /// A per-address burst, as a multiple of RELAY_RATE_LIMIT_PER_IP: the wire protocol's.
+    package static let joinBurstFactor = 2
+    /// Clients that a room may have over RELAY_MAX_CLIENTS_PER_ROOM where they are hosts: the wire protocol's. A host
+    /// returns while its old connection is still dying.
+    package static let hostOverRoomMax = 4
+    /// Time that host keys outlive a dead worker: the wire protocol's. Shorter, and guests who reconnect before their
+    /// host are refused; longer, and an abandoned room's id stays taken.
+    package static let hostKeySurvivalNanoseconds: UInt64 = 60_000_000_000
+
+    // MARK: - One turn of a worker's loop
+
+    /// Events taken from epoll. More wait for the next turn; with more, a turn and so every room's delay grows.
+    package static let eventsPerTurnMax = 512
+    /// Connections accepted. Each costs about 50 microseconds with its request; the calls of others go on between.
+    package static let acceptsPerTurnMax = 32
+    /// Connections taken from the inbox: as costly as an accept.
+    package static let handoffsPerTurnMax = 32
+    /// Bytes of one read. Also bounds what can stand behind a request's head when its connection is handed over.
+    package static let receiveBytesMax = 65_536
+    /// The loop's one buffer: a read, or a connection handed over with `handoffInputBytesMax`.
+    package static let receiveBufferBytes = 98_304
+    /// Reads from one connection: one that floods takes turns with the others. With 64 KiB each, 256 KiB.
+    package static let readsPerTurnMax = 4
+    /// One room's bytes in one turn: beyond it they are sent before the turn ends. Well below what a socket buffer takes,
+    /// so that a quick client never has a backlog of the relay's own making.
+    package static let batchBytesMax = 262_144
+    /// Batches that keep up to `batchBytesRetainedMax` between turns, so that the steady state allocates nothing; the
+    /// others keep `batchBytesKeptMax`. Together at most 4 MiB + 256 KiB a thousand rooms that talk in the same turn.
+    package static let batchesRetained = 16
+    package static let batchBytesRetainedMax = 262_144
+    package static let batchBytesKeptMax = 256
+    /// Connections closed while the relay drains: a large relay's clients don't all come back in one instant.
+    package static let drainClosesPerTurnMax = 64
+    /// How long a listener is left alone when accept(2) fails for want of descriptors or memory.
+    package static let acceptPauseNanoseconds: UInt64 = 100_000_000
+
+    // MARK: - One connection
+
+    /// Time for TLS handshake and request head, from the accept or from the answer before: the wire protocol's.
+    package static let requestSeconds = 10
+    /// Answers to pipelined requests that may wait in bytes; beyond it the connection is not read.
+    package static let answersWaitingMax = 16_384
+    /// Between pings: the wire protocol's. Below the 60 s after which many proxies drop a silent connection.
+    package static let pingSeconds = 54
+    /// Silence after a ping that ends the connection: the wire protocol's.
+    package static let pongSeconds = 60
+    /// Pongs and pings that may wait, bytes: for a client that sends pings and does not read. Further ones are not
+    /// answered; only the latest needs to be (RFC 6455, 5.5.3).
+    package static let controlBytesWaitingMax = 1024
+    /// Voice frames that may wait for one client: the wire protocol's. 1.28 s at 50 a second.
+    package static let voiceFramesWaitingMax = 64
+    /// TCP_NOTSENT_LOWAT, bytes: what the kernel holds unsent. What lies there can't be overtaken by voice; far less would
+    /// wake the worker more often for each large message.
+    package static let unsentBytesMax = 65_536
+    /// For the last bytes to leave, a close frame or an answer.
+    package static let closeFlushSeconds = 5
+    /// For the client to close its side when the last byte has left.
+    package static let lingerSeconds = 2
+
+    // MARK: - Handoff
+
+    /// Bytes that travel with a connection: a whole request head, and a read behind it.
+    package static let handoffInputBytesMax = requestHeadBytesMax + receiveBytesMax
+    /// Moves of a connection before it is let in. One is enough while workers agree; more means that they don't.
+    package static let handoffHopsMax = 3
+    /// How long a connection waits for an owner whose inbox is full, before 503.
+    package static let handoffSeconds = 5
+    /// Connections of one worker that wait so: beyond it 503 at once.
+    package static let handoversWaitingMax = 4096
+    /// SO_SNDBUF of an inbox, bytes, as far as net.core.wmem_max allows: a few thousand connections that wait for a
+    /// worker which is being restarted. 212,992, which Linux allows by default, holds the longest single message.
+    package static let inboxBufferBytes = 4 << 20
+    /// SO_SNDBUF of a control channel: holds the longest message many times.
+    package static let controlBufferBytes = 1 << 20
+    /// What Linux allows a socket buffer without privilege (net.core.wmem_max by default).
+    package static let socketBufferBytesDefault = 212_992
+
+    // MARK: - Processes
+
+    /// Workers at most. Handoffs need a descriptor from each worker to each: 65,536 over the machine at this many.
+    package static let workersMax = 256
+    /// Descriptors that the supervisor holds for a worker: listener, inbox (2 ends), control channel, and as many
+    /// again while a successor is being launched.
+    package static let descriptorsPerWorker = 8
+    /// Descriptors that any process needs beside those: standard streams, epoll, signals, shared memory, the
+    /// connection being refused, the descriptors of a message that has just come in.
+    package static let descriptorsReserved = 64
+
+    /// A worker whose loop has not turned for so long is killed and replaced; it beats once a second at least.
+    package static let heartbeatSilenceNanoseconds: UInt64 = 5_000_000_000
+    /// Time beyond RELAY_SHUTDOWN_GRACE that a worker has to end by itself before it is killed.
+    package static let killDelayNanoseconds: UInt64 = 1_000_000_000
+    /// listen(2)'s backlog, per worker; the kernel caps it at net.core.somaxconn. A restarted worker finds in it whoever
+    /// came meanwhile.
+    package static let listenBacklog = 4096
+    /// The user and group that a worker of a relay started as root becomes: Debian's nobody and nogroup.
+    package static let nobody: UInt32 = 65_534
+
+    // MARK: - Control channel
+
+    /// One message of the control channel. The longest is a launch: a configuration with `trustedProxiesMax` ranges.
+    /// Must fit the socket buffer of the channel.
+    package static let controlMessageBytesMax = 16_384
+    /// Messages that wait for a worker or supervisor that does not read. Beyond it the other side counts as broken.
+    package static let controlQueueMessagesMax = 4096
+
+    // MARK: - Configuration: what an operator may set
+
+    /// RELAY_MAX_ROOMS.
+    package static let roomsRange = 1...1_000_000
+    /// RELAY_MAX_CLIENTS_PER_ROOM. Each message costs a delivery per client: beyond this a room is not a
+    /// conversation.
+    package static let clientsPerRoomRange = 1...10_000
+    /// RELAY_MAX_MESSAGE_SIZE, bytes. Below 1 KiB not even the envelope of a handshake fits; above 64 MiB one message
+    /// takes a worker's loop so long that the voices of its other rooms stutter.
+    package static let messageBytesRange = 1024...(64 << 20)
+    /// RELAY_ROOM_IDLE_TIMEOUT, seconds: up to 30 days.
+    package static let roomIdleSecondsRange = 1...2_592_000
+    /// RELAY_RATE_LIMIT_PER_IP, joins per second; 0 is off.
+    package static let joinsPerSecondRange = 0...100_000
+    /// RELAY_WORKERS.
+    package static let workersRange = 1...workersMax
+    /// RELAY_MAX_BACKLOG, bytes: room for one message at least (checked against RELAY_MAX_MESSAGE_SIZE as well).
+    package static let backlogBytesRange = (messageBytesRange.lowerBound + frameHeaderBytesMax)...(1 << 30)
+    /// RELAY_MAX_CONNECTIONS, and what `auto` comes to where the descriptor limit is higher: some container engines
+    /// set it to a billion, which would be no limit at all.
+    package static let connectionsRange = 1...1_000_000
+    /// RELAY_SHUTDOWN_GRACE, seconds; 0 closes at once.
+    package static let shutdownGraceSecondsRange = 0...3600
+    /// Ranges in RELAY_TRUSTED_PROXIES: each join is compared with all of them.
+    package static let trustedProxiesMax = 256
+    /// The value of one RELAY_ variable: more than any valid one needs (a range is 44 bytes with its comma).
+    package static let environmentValueBytesMax = 12_288
+    /// As much of a bad value as an error quotes.
+    package static let quotedValueBytesMax = 100
+
+    // MARK: - Log
+
+    /// One line with its line feed: PIPE_BUF, so that the lines of all processes leave whole through one pipe.
+    package static let logLineBytesMax = 4096
+    /// The message of a line, escaped.
+    package static let logMessageBytesMax = 1024
+    /// One metadata value, escaped: a room id of `roomIDBytesMax` fits where nothing in it needs escaping.
+    package static let logValueBytesMax = 512
+    /// One metadata key, and the name of the process, escaped.
+    package static let logKeyBytesMax = 64
+
+    // MARK: - Relations
+
+    /// The relations between limits that do not hold: none, unless somebody changed one without the other.
+    package static var problems: [String] {
+        let relations: [(Bool, String)] = [
+            (tokenBytesMax + 3 * roomIDBytesMax < requestHeadBytesMax, "a join fits the request head"),
+            (
+                trustedProxiesMax * 44 <= environmentValueBytesMax,
+                "as many trusted proxies as allowed fit an environment value"
+            ),
+            (
+                trustedProxiesMax * AddressRange.encodedBytes + 512 <= controlMessageBytesMax,
+                "a launch fits its message"
+            ),
+            (
+                logMessageBytesMax + logValueBytesMax + 3 * logKeyBytesMax + 256 <= logLineBytesMax,
+                "a line has room for its message and a value"
+            ),
+            (
+                backlogBytesRange.upperBound >= messageBytesRange.upperBound + frameHeaderBytesMax,
+                "a message fits a backlog"
+            ),
+            (roomIDBytesMax <= logValueBytesMax, "a room id fits a log value"),
+            (handoffInputBytesMax + 4096 <= receiveBufferBytes, "a connection handed over fits the receive buffer"),
+            (receiveBytesMax <= receiveBufferBytes, "a read fits the receive buffer"),
+            (
+                receiveBufferBytes <= socketBufferBytesDefault,
+                "a connection handed over fits the smallest inbox there may be"
+            ),
+            (controlMessageBytesMax <= socketBufferBytesDefault, "a control message fits its channel"),
+            (eventsPerTurnMax >= acceptsPerTurnMax, "what a turn accepts can show events in the next"),
+            (pingSeconds < pongSeconds, "a second ping is sent before the first is given up"),
+            (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
+            (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),
+        ]
+        return relations.filter { !$0.0 }.map(\.1)
+    }
+
+    /// Traps unless a configuration, however it came to be, keeps the relations that the code relies on.
+    package static func check(_ configuration: Configuration) {
+        precondition(roomsRange.contains(configuration.roomsMax))
+        precondition(clientsPerRoomRange.contains(configuration.clientsPerRoomMax))
+        precondition(messageBytesRange.contains(configuration.messageBytesMax))
+        precondition(roomIdleSecondsRange.contains(configuration.roomIdleSeconds))
+        precondition(joinsPerSecondRange.contains(configuration.joinsPerSecondPerAddress))
+        precondition(workersRange.contains(configuration.workers))
+        precondition(backlogBytesRange.contains(configuration.backlogBytesMax))
+        precondition(configuration.backlogBytesMax >= configuration.messageBytesMax + frameHeaderBytesMax)
+        precondition(connectionsRange.contains(configuration.connectionsMax))
+        precondition(shutdownGraceSecondsRange.contains(configuration.shutdownGraceSeconds))
+        precondition(configuration.trustedProxies.count <= trustedProxiesMax)
+    }
+}

@@ -1,0 +1,328 @@
+// What all processes of the relay read and write without asking each other: one memfd, mapped by each.
+//
+// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 1):
+//
+//     0                 header page
+//         0             magic "RLYSHM" and the version, written before any worker starts
+//         8             count of workers
+//        16             phase of the relay (RelayPhase)
+//        24             rooms open over the whole relay (quota)
+//        32             connections open over the whole relay (quota)
+//        40             limiter entries that a flood of addresses pushed out
+//        48             limiter seed, drawn at creation
+//     4096 * (1 + i)    page of worker i
+//         0             state (WorkerState), written by the worker while it lives and by the supervisor after its death
+//         8             heartbeat: CLOCK_MONOTONIC nanoseconds of the last turn of its loop
+//        16             pid
+//        64 ...         gauges, 8 bytes each in the order of `Gauge`: of this process, zeroed at its start
+//       512 ...         counters, 8 bytes each in the order of `Counter`: outlive the process, never fall
+//     4096 * (1 + n)    per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
+//
+// Who writes: a worker its own page; the supervisor the pages of dead workers, the phase, and the quotas on behalf of the
+// dead; any worker the quotas and the limiter, by compare-and-swap. A counter has one writer at a time, so it is
+// a relaxed load and store, not a locked addition.
+
+import CLinux
+import Glibc
+import Synchronization
+
+/// What the relay as a whole is doing.
+package enum RelayPhase: UInt64, Sendable {
+    case starting = 0
+    case serving = 1
+    case draining = 2
+}
+
+/// What one worker is doing.
+package enum WorkerState: UInt64, Sendable {
+    case down = 0
+    case starting = 1
+    case serving = 2
+    case draining = 3
+}
+
+/// The health of the relay as `/health` tells it.
+package enum Health: Sendable, Equatable {
+    case ok
+    case degraded
+    case unavailable
+}
+
+/// The relay's shared memory. A copy of this value is another reference to the same mapping, which lasts as long as the process.
+@safe
+package struct SharedMemory: @unchecked Sendable {
+    private let base: UnsafeMutableRawPointer
+    package let workers: Int
+
+    private static let magic: UInt64 = 0x524C_5953_484D_0001  // "RLYSHM", version 1
+    static let pageBytes = 4096
+    /// 65,536 addresses in the same instant; 1 MiB. An entry lives only while its address's bucket refills, 2 s at most,
+    /// so more are never needed at sane rates; beyond that the entry nearest to its end is pushed out.
+    static let limiterSlots = 1 << 16
+    /// Entries that a search looks at.
+    static let limiterProbes = 16
+
+    private static func byteCount(workers: Int) -> Int {
+        pageBytes * (1 + workers) + limiterSlots * 16
+    }
+
+    /// The file behind the memory, which workers are given to map.
+    package static func makeFile() throws(SystemError) -> Descriptor {
+        let number = unsafe clinux_memfd("relay")
+        guard number >= 0 else { throw SystemError("memfd_create") }
+        return Descriptor(owning: number)
+    }
+
+    /// Sizes the file, maps it and writes the header.
+    package static func create(in file: borrowing Descriptor, workers: Int) throws(SystemError) -> SharedMemory {
+        guard ftruncate(file.number, byteCount(workers: workers)) == 0 else { throw SystemError("ftruncate") }
+        let memory = try SharedMemory(mapping: file.number, workers: workers)
+        var random = SystemRandomNumberGenerator()
+        memory.word(48).store(random.next(), ordering: .relaxed)
+        memory.word(8).store(UInt64(workers), ordering: .relaxed)
+        memory.word(0).store(magic, ordering: .releasing)
+        return memory
+    }
+
+    /// Maps memory that `create` made.
+    package static func map(_ descriptor: borrowing Descriptor, workers: Int) throws(SystemError) -> SharedMemory {
+        var status = stat()
+        guard unsafe fstat(descriptor.number, &status) == 0 else { throw SystemError("fstat") }
+        guard status.st_size >= byteCount(workers: workers) else { throw SystemError("mmap", EINVAL) }
+        let memory = try SharedMemory(mapping: descriptor.number, workers: workers)
+        guard memory.word(0).load(ordering: .acquiring) == magic, memory.word(8).load(ordering: .relaxed) == workers
+        else {
+            throw SystemError("mmap", EINVAL)
+        }
+        return memory
+    }
+
+    private init(mapping descriptor: Int32, workers: Int) throws(SystemError) {
+        let mapping = unsafe mmap(
+            nil, Self.byteCount(workers: workers), PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+        guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else { throw SystemError("mmap") }
+        unsafe base = mapping
+        self.workers = workers
+    }
+
+    /// The word at a byte offset. Every caller's offset lies inside the mapping by construction of the byte map.
+    private func word(_ offset: Int) -> Word {
+        unsafe Word(base.advanced(by: offset).assumingMemoryBound(to: Atomic<UInt64>.self))
+    }
+
+    // MARK: - The relay as a whole
+
+    package var phase: RelayPhase {
+        get { RelayPhase(rawValue: word(16).load(ordering: .acquiring)) ?? .starting }
+        nonmutating set { word(16).store(newValue.rawValue, ordering: .releasing) }
+    }
+
+    /// Rooms open, to be kept at or below RELAY_MAX_ROOMS.
+    package var rooms: Quota { Quota(word(24)) }
+
+    /// Connections open, to be kept at or below RELAY_MAX_CONNECTIONS.
+    package var connections: Quota { Quota(word(32)) }
+
+    package var limiterEvictions: UInt64 { word(40).load(ordering: .relaxed) }
+
+    package func page(_ worker: Int) -> WorkerPage {
+        precondition(worker >= 0 && worker < workers, "no such worker")
+        return unsafe WorkerPage(base.advanced(by: Self.pageBytes * (1 + worker)))
+    }
+
+    /// What `/health` says: `ok` while every worker serves, `degraded` while some do, else `unavailable`.
+    ///
+    /// - Parameter silenceMax: nanoseconds after which a worker whose heart does not beat counts as not serving.
+    package func health(now: UInt64, silenceMax: UInt64) -> Health {
+        guard phase == .serving else { return .unavailable }
+        var serving = 0
+        for index in 0..<workers {
+            let page = page(index)
+            let beat = page.heartbeat
+            if page.state == .serving, now < beat || now - beat <= silenceMax { serving += 1 }
+        }
+        if serving == workers { return .ok }
+        return serving > 0 ? .degraded : .unavailable
+    }
+
+    // MARK: - The per-address limiter
+
+    /// Whether a join from the address with this key may go on now, by GCRA: `rate` a second, `burst` at once.
+    ///
+    /// - Returns: nil if admitted, else the nanoseconds until one would be.
+    package func admitJoin(key: UInt64, rate: Int, burst: Int, now: UInt64) -> UInt64? {
+        let interval = 1_000_000_000 / UInt64(rate)
+        let tolerance = interval * UInt64(burst)
+        while true {
+            let slot = limiterSlot(key: key, now: now)
+            let arrival = word(slot + 8).load(ordering: .relaxed)
+            let next = max(arrival, now) + interval
+            if next - now > tolerance { return next - tolerance - now }
+            guard word(slot + 8).exchange(expected: arrival, desired: next) else { continue }
+            // Another worker may have given the slot to another address between the search and the exchange. Then that
+            // newcomer has paid for this join, one at most, and this address pays once more, in a slot of its own.
+            if word(slot).load(ordering: .acquiring) == key { return nil }
+        }
+    }
+
+    /// The byte offset of the entry of `key`, which is claimed if there is none.
+    private func limiterSlot(key: UInt64, now: UInt64) -> Int {
+        let table = Self.pageBytes * (1 + workers)
+        let start = Int(truncatingIfNeeded: Self.mix(key ^ word(48).load(ordering: .relaxed)))
+        while true {
+            var free = -1
+            var freeKey: UInt64 = 0
+            var freeArrival = UInt64.max
+            for probe in 0..<Self.limiterProbes {
+                let offset = table + ((start &+ probe) & (Self.limiterSlots - 1)) * 16
+                let found = word(offset).load(ordering: .acquiring)
+                if found == key { return offset }
+                let arrival = found == 0 ? 0 : word(offset + 8).load(ordering: .relaxed)
+                if arrival < freeArrival {
+                    (free, freeKey, freeArrival) = (offset, found, arrival)
+                    if found == 0 { break }  // Entries are never emptied: the key can't stand behind an empty one.
+                }
+            }
+            if freeArrival > now { _ = word(40).add(1) }
+            // An entry whose arrival time has passed is a full bucket, the same as none, so its new owner inherits
+            // nothing. One that is pushed out early leaves its debt to the newcomer: never more than its own limit.
+            if word(free).exchange(expected: freeKey, desired: key) { return free }
+        }
+    }
+
+    /// The finalizer of SplitMix64: spreads keys that an attacker can choose but, without the seed, not aim.
+    private static func mix(_ value: UInt64) -> UInt64 {
+        var mixed = value &+ 0x9E37_79B9_7F4A_7C15
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+}
+
+/// One atomic word of the shared memory.
+@safe
+private struct Word {
+    private let address: UnsafeMutablePointer<Atomic<UInt64>>
+
+    init(_ address: UnsafeMutablePointer<Atomic<UInt64>>) {
+        unsafe self.address = unsafe address
+    }
+
+    func load(ordering: AtomicLoadOrdering) -> UInt64 {
+        switch ordering {
+        case .relaxed: unsafe address.pointee.load(ordering: .relaxed)
+        default: unsafe address.pointee.load(ordering: .acquiring)
+        }
+    }
+
+    func store(_ value: UInt64, ordering: AtomicStoreOrdering) {
+        switch ordering {
+        case .relaxed: unsafe address.pointee.store(value, ordering: .relaxed)
+        default: unsafe address.pointee.store(value, ordering: .releasing)
+        }
+    }
+
+    func add(_ value: UInt64) -> UInt64 {
+        unsafe address.pointee.wrappingAdd(value, ordering: .relaxed).newValue
+    }
+
+    func subtract(_ value: UInt64) -> UInt64 {
+        unsafe address.pointee.wrappingSubtract(value, ordering: .relaxed).newValue
+    }
+
+    func exchange(expected: UInt64, desired: UInt64) -> Bool {
+        unsafe address.pointee.compareExchange(
+            expected: expected, desired: desired, ordering: .acquiringAndReleasing
+        ).exchanged
+    }
+}
+
+/// A count over the whole relay that must not pass a maximum.
+package struct Quota: Sendable {
+    private let word: UncheckedWord
+
+    fileprivate init(_ word: Word) {
+        self.word = UncheckedWord(word: word)
+    }
+
+    package var count: UInt64 { word.word.load(ordering: .relaxed) }
+
+    /// Takes one if fewer than `max` are taken.
+    package func take(max: Int) -> Bool {
+        var taken = count
+        while taken < UInt64(max) {
+            if word.word.exchange(expected: taken, desired: taken + 1) { return true }
+            taken = count
+        }
+        return false
+    }
+
+    /// Gives back `amount`: one's own, or all of a dead worker's.
+    package func give(_ amount: UInt64 = 1) {
+        _ = word.word.subtract(amount)
+    }
+}
+
+/// The memory behind a `Word` is shared between processes; every access is atomic.
+private struct UncheckedWord: @unchecked Sendable {
+    let word: Word
+}
+
+/// The page of one worker.
+@safe
+package struct WorkerPage: @unchecked Sendable {
+    private let base: UnsafeMutableRawPointer
+
+    fileprivate init(_ base: UnsafeMutableRawPointer) {
+        unsafe self.base = unsafe base
+    }
+
+    private static let gaugesOffset = 64
+    private static let countersOffset = 512
+
+    private func word(_ offset: Int) -> Word {
+        unsafe Word(base.advanced(by: offset).assumingMemoryBound(to: Atomic<UInt64>.self))
+    }
+
+    package var state: WorkerState {
+        get { WorkerState(rawValue: word(0).load(ordering: .acquiring)) ?? .down }
+        nonmutating set { word(0).store(newValue.rawValue, ordering: .releasing) }
+    }
+
+    /// CLOCK_MONOTONIC nanoseconds.
+    package var heartbeat: UInt64 {
+        get { word(8).load(ordering: .relaxed) }
+        nonmutating set { word(8).store(newValue, ordering: .relaxed) }
+    }
+
+    package var pid: Int32 {
+        get { Int32(truncatingIfNeeded: word(16).load(ordering: .relaxed)) }
+        nonmutating set { word(16).store(UInt64(newValue), ordering: .relaxed) }
+    }
+
+    package subscript(gauge: Gauge) -> UInt64 {
+        get { word(Self.gaugesOffset + gauge.rawValue * 8).load(ordering: .relaxed) }
+        nonmutating set { word(Self.gaugesOffset + gauge.rawValue * 8).store(newValue, ordering: .relaxed) }
+    }
+
+    package subscript(counter: Counter) -> UInt64 {
+        word(Self.countersOffset + counter.rawValue * 8).load(ordering: .relaxed)
+    }
+
+    /// Adds to a counter. Only the process that owns the page may.
+    package func add(_ amount: UInt64, to counter: Counter) {
+        let word = word(Self.countersOffset + counter.rawValue * 8)
+        word.store(word.load(ordering: .relaxed) &+ amount, ordering: .relaxed)
+    }
+
+    /// For a process that starts: gauges are of the process, not of the worker's place.
+    package func zeroGauges() {
+        for gauge in Gauge.allCases { self[gauge] = 0 }
+    }
+
+    /// That every gauge and counter lies within its part of the page; checked by a test.
+    package static var fits: Bool {
+        gaugesOffset + Gauge.allCases.count * 8 <= countersOffset
+            && countersOffset + Counter.allCases.count * 8 <= SharedMemory.pageBytes
+    }
+}

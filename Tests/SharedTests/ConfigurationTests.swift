@@ -1,0 +1,347 @@
+import Logging
+import Shared
+import Testing
+
+private let machine = Machine(cpusByAffinity: 4, cpuQuota: nil, descriptorsMax: 1 << 20)
+
+private typealias Outcome = (configuration: Configuration?, problems: [Configuration.Problem], warnings: [String])
+
+private func read(_ environment: [String: String], on machine: Machine = machine) -> Outcome {
+    let (configuration, problems, warnings) = Configuration.read(environment: environment, machine: machine)
+    return (configuration, problems, warnings)
+}
+
+/// A variable that holds a number, its default and what it may be.
+struct NumberCase: Sendable, CustomTestStringConvertible {
+    var name: String
+    var path: any WritableKeyPath<Configuration, Int> & Sendable
+    var standard: Int
+    var range: ClosedRange<Int>
+    /// What else to set so that the whole range is open.
+    var beside: [String: String] = [:]
+
+    var testDescription: String { name }
+}
+
+private let numbers: [NumberCase] = [
+    NumberCase(name: "RELAY_MAX_ROOMS", path: \.roomsMax, standard: 1000, range: 1...1_000_000),
+    NumberCase(name: "RELAY_MAX_CLIENTS_PER_ROOM", path: \.clientsPerRoomMax, standard: 20, range: 1...10_000),
+    NumberCase(
+        name: "RELAY_MAX_MESSAGE_SIZE", path: \.messageBytesMax, standard: 1_048_576, range: 1024...67_108_864,
+        beside: ["RELAY_MAX_BACKLOG": "1073741824"]),
+    NumberCase(name: "RELAY_ROOM_IDLE_TIMEOUT", path: \.roomIdleSeconds, standard: 3600, range: 1...2_592_000),
+    NumberCase(name: "RELAY_RATE_LIMIT_PER_IP", path: \.joinsPerSecondPerAddress, standard: 100, range: 0...100_000),
+    NumberCase(name: "RELAY_WORKERS", path: \.workers, standard: 4, range: 1...256),
+    NumberCase(
+        name: "RELAY_MAX_BACKLOG", path: \.backlogBytesMax, standard: 8_388_608, range: 1034...1_073_741_824,
+        beside: ["RELAY_MAX_MESSAGE_SIZE": "1024"]),
+    NumberCase(name: "RELAY_MAX_CONNECTIONS", path: \.connectionsMax, standard: 1_000_000, range: 1...1_000_000),
+    NumberCase(name: "RELAY_SHUTDOWN_GRACE", path: \.shutdownGraceSeconds, standard: 10, range: 0...3600),
+]
+
+@Suite struct `The configuration` {
+    @Test func `has the documented defaults`() throws {
+        let outcome = read([:])
+        let configuration = try #require(outcome.configuration)
+        #expect(outcome.problems.isEmpty)
+        #expect(outcome.warnings.isEmpty)
+        #expect(configuration.listen == ListenAddress(host: .any, port: 8443))
+        for number in numbers { #expect(configuration[keyPath: number.path] == number.standard, "\(number.name)") }
+        #expect(configuration.trustedProxies.map(\.description) == ["127.0.0.0/8", "::1"])
+        #expect(configuration.logLevel == .info)
+        #expect(configuration.logFormat == .text)
+        #expect(Limits.problems.isEmpty)
+        Limits.check(configuration)
+    }
+
+    @Test(arguments: numbers)
+    func `takes the bounds of each number and nothing beyond them`(number: NumberCase) throws {
+        func read(_ value: Int) -> Outcome {
+            SharedTests.read(number.beside.merging([number.name: "\(value)"]) { $1 })
+        }
+        for value in [number.range.lowerBound, number.range.lowerBound + 1, number.range.upperBound] {
+            let configuration = try #require(read(value).configuration, "\(number.name)=\(value)")
+            #expect(configuration[keyPath: number.path] == value)
+        }
+        for value in [number.range.lowerBound - 1, number.range.upperBound + 1] {
+            let outcome = read(value)
+            #expect(outcome.configuration == nil)
+            let problem = try #require(outcome.problems.first)
+            #expect(outcome.problems.count == 1)
+            #expect(problem.variable == number.name)
+            #expect(problem.value == "\(value)")
+            #expect(problem.allowed.contains("from \(number.range.lowerBound) to \(number.range.upperBound)"))
+            #expect(problem.description.hasPrefix("\(number.name)="))
+        }
+    }
+
+    @Test(
+        arguments: numbers,
+        [
+            " ", "x", "-1", "+1", " 2000", "2000 ", "2e3", "0x7D0", "2000.0", "2,000", "2_000", "٢٠٠٠", "２０００",
+            "2000\n",
+            "99999999999999999999", "1000000000000000000000000000000", "AUTO", "2000\0",
+        ])
+    func `refuses what is no plain decimal number`(number: NumberCase, text: String) {
+        let outcome = read(number.beside.merging([number.name: text]) { $1 })
+        #expect(outcome.problems.map(\.variable) == [number.name])
+        #expect(outcome.problems.map(\.value) == [text])
+        #expect(outcome.configuration == nil)
+    }
+
+    @Test(arguments: Configuration.Variable.allCases.filter { $0 != .trustedProxies })
+    func `takes an empty value for none`(variable: Configuration.Variable) {
+        let outcome = read([variable.rawValue: ""])
+        #expect(outcome.configuration == read([:]).configuration)
+        #expect(outcome.configuration != nil)
+        #expect(outcome.warnings.isEmpty)
+    }
+
+    @Test func `takes auto where that is the default and nowhere else`() {
+        for number in numbers {
+            let isAuto = number.name == "RELAY_WORKERS" || number.name == "RELAY_MAX_CONNECTIONS"
+            #expect((read([number.name: "auto"]).configuration == read([:]).configuration) == isAuto, "\(number.name)")
+        }
+    }
+
+    @Test func `takes leading zeros of a number for nothing`() {
+        #expect(read(["RELAY_MAX_ROOMS": "007"]).configuration?.roomsMax == 7)
+    }
+
+    @Test(arguments: ["[::1]:80", "127.0.0.1:0", ":65535"])
+    func `reads where to listen`(text: String) {
+        #expect(read(["RELAY_ADDR": text]).configuration?.listen == ListenAddress(text))
+    }
+
+    @Test(arguments: ["8443", "localhost:8443", ":65536", "::1:80", " :80"])
+    func `says what an address to listen on looks like`(text: String) throws {
+        let problem = try #require(read(["RELAY_ADDR": text]).problems.first)
+        #expect(problem.variable == "RELAY_ADDR")
+        #expect(problem.allowed.contains("HOST:PORT"))
+    }
+
+    @Test(
+        arguments: [
+            ("", []), ("10.0.0.0/8", ["10.0.0.0/8"]), ("10.0.0.0/8,::1", ["10.0.0.0/8", "::1"]),
+            (" 10.0.0.1 , 10.0.0.2 ", ["10.0.0.1", "10.0.0.2"]),
+        ] as [(String, [String])])
+    func `reads whom to trust, and empty for nobody`(text: String, ranges: [String]) {
+        #expect(read(["RELAY_TRUSTED_PROXIES": text]).configuration?.trustedProxies.map(\.description) == ranges)
+    }
+
+    @Test(arguments: [
+        " ", ",", "10.0.0.0/8,", ",10.0.0.0/8", "10.0.0.0/8,,::1", "10.0.0.1/8", "localhost", "10.0.0.0/8 ::1", "*",
+        "all",
+    ])
+    func `refuses to guess whom to trust`(text: String) {
+        #expect(read(["RELAY_TRUSTED_PROXIES": text]).problems.map(\.variable) == ["RELAY_TRUSTED_PROXIES"])
+    }
+
+    @Test func `takes so many trusted proxies and no more`() {
+        let most = Array(repeating: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128", count: Limits.trustedProxiesMax)
+        let outcome = read(["RELAY_TRUSTED_PROXIES": most.joined(separator: ",")])
+        #expect(outcome.configuration?.trustedProxies.count == Limits.trustedProxiesMax)
+        let more = Array(repeating: "::1", count: Limits.trustedProxiesMax + 1).joined(separator: ",")
+        #expect(read(["RELAY_TRUSTED_PROXIES": more]).problems.count == 1)
+    }
+
+    @Test(arguments: ["trace", "debug", "info", "notice", "warning", "error", "critical"])
+    func `reads the log level`(text: String) {
+        #expect(read(["RELAY_LOG_LEVEL": text]).configuration?.logLevel.rawValue == text)
+    }
+
+    @Test func `refuses other log levels and formats and lists them`() {
+        for text in ["INFO", "warn", "off", "0", "info "] {
+            let problems = read(["RELAY_LOG_LEVEL": text]).problems
+            #expect(problems.map(\.allowed) == ["trace, debug, info, notice, warning, error, critical"])
+        }
+        #expect(read(["RELAY_LOG_FORMAT": "json"]).configuration?.logFormat == .json)
+        #expect(
+            read(["RELAY_LOG_FORMAT": "xml"]).problems.map(\.description) == [
+                "RELAY_LOG_FORMAT=\"xml\": allowed: text, json"
+            ])
+    }
+
+    @Test func `wants a backlog that holds the largest message, and names both variables`() throws {
+        #expect(read(["RELAY_MAX_MESSAGE_SIZE": "2000", "RELAY_MAX_BACKLOG": "2010"]).configuration != nil)
+        for environment in [
+            ["RELAY_MAX_MESSAGE_SIZE": "2000", "RELAY_MAX_BACKLOG": "2009"], ["RELAY_MAX_MESSAGE_SIZE": "8388600"],
+            ["RELAY_MAX_BACKLOG": "1048585"],
+        ] {
+            let problems = read(environment).problems
+            #expect(problems.count == 1)
+            let text = try #require(problems.first).description
+            #expect(text.contains("RELAY_MAX_BACKLOG="))
+            #expect(text.contains("RELAY_MAX_MESSAGE_SIZE="))
+        }
+        #expect(read(["RELAY_MAX_BACKLOG": "1048586"]).configuration != nil)
+    }
+
+    @Test func `fits its connections and workers to the descriptors`() throws {
+        let small = Machine(cpusByAffinity: 2, cpuQuota: nil, descriptorsMax: 1024)
+        #expect(read([:], on: small).configuration?.connectionsMax == 958)
+        #expect(read(["RELAY_WORKERS": "1"], on: small).configuration?.connectionsMax == 959)
+        #expect(read(["RELAY_MAX_CONNECTIONS": "958"], on: small).configuration?.connectionsMax == 958)
+        let problem = try #require(read(["RELAY_MAX_CONNECTIONS": "959"], on: small).problems.first)
+        #expect(problem.allowed.contains("from 1 to 958"))
+        #expect(problem.allowed.contains("ulimit -n"))
+        #expect(read(["RELAY_WORKERS": "120"], on: small).configuration?.workers == 120)
+        #expect(try #require(read(["RELAY_WORKERS": "121"], on: small).problems.first).allowed.contains("1 to 120"))
+        let tiny = Machine(cpusByAffinity: 2, cpuQuota: nil, descriptorsMax: 65)
+        #expect(read([:], on: tiny).problems.map(\.variable) == ["RELAY_MAX_CONNECTIONS"])
+    }
+
+    @Test func `tells all problems at once, each in a line`() {
+        var environment: [String: String] = [:]
+        for variable in Configuration.Variable.allCases { environment[variable.rawValue] = "no\nsuch thing" }
+        let outcome = read(environment)
+        #expect(outcome.configuration == nil)
+        #expect(
+            Set(outcome.problems.map(\.variable))
+                == Set(Configuration.Variable.allCases.map(\.rawValue)).subtracting(
+                    ["RELAY_METRICS_ADDR", "RELAY_MAX_CONNECTIONS_PER_IP"]))
+        #expect(outcome.problems.count == 15)
+        #expect(outcome.warnings.count == 2)
+        for problem in outcome.problems { #expect(!problem.description.contains("\n")) }
+    }
+
+    @Test func `quotes little of a long value and refuses one that is too long`() throws {
+        let long = String(repeating: "1", count: Limits.environmentValueBytesMax + 1)
+        for variable in Configuration.Variable.allCases
+        where variable != .metricsAddress && variable != .connectionsPerAddressMax {
+            let problems = read([variable.rawValue: long]).problems
+            #expect(Set(problems.map(\.variable)) == [variable.rawValue])
+            #expect(try #require(problems.first).description.utf8.count < 400)
+        }
+    }
+
+    @Test(arguments: ["RELAY_TLS_CERT", "RELAY_TLS_KEY"])
+    func `refuses TLS and does not show what may be a key`(name: String) throws {
+        let secret = "-----BEGIN PRIVATE KEY-----"
+        let outcome = read([name: secret])
+        #expect(outcome.configuration == nil)
+        let text = try #require(outcome.problems.first).description
+        #expect(text.contains("TLS is not available in this version yet"))
+        #expect(text.contains("proxy"))
+        #expect(text.hasPrefix(name))
+        #expect(!"\(outcome)".contains("PRIVATE"))
+    }
+
+    @Test(arguments: ["RELAY_METRICS_ADDR", "RELAY_MAX_CONNECTIONS_PER_IP"])
+    func `warns about what is not there yet`(name: String) {
+        let outcome = read([name: "1"])
+        #expect(outcome.configuration != nil)
+        #expect(outcome.warnings == ["\(name) is not available in this version yet: it has no effect"])
+    }
+
+    @Test(
+        arguments: [
+            ("RELAY_MAX_ROOM", "RELAY_MAX_ROOMS"), ("RELAY_ADRR", "RELAY_ADDR"), ("RELAY_LOGLEVEL", "RELAY_LOG_LEVEL"),
+            ("RELAY_RATE_LIMIT", nil), ("RELAY_WORKER", "RELAY_WORKERS"), ("RELAY_", nil),
+            ("RELAY_SOMETHING_ELSE", nil),
+            ("RELAY_MAX_CLIENTS_PER_ROOMS", "RELAY_MAX_CLIENTS_PER_ROOM"), ("RELAY_max_rooms", "RELAY_MAX_ROOMS"),
+            ("RELAY_\u{1B}[2J", nil), ("RELAY_" + String(repeating: "X", count: 100_000), nil),
+        ] as [(String, String?)])
+    func `warns about unknown names and suggests what is near`(name: String, suggestion: String?) throws {
+        let outcome = read([name: "1"])
+        #expect(outcome.configuration != nil)
+        let warning = try #require(outcome.warnings.first)
+        #expect(outcome.warnings.count == 1)
+        #expect(warning.utf8.count < 300)
+        #expect(!warning.contains("\u{1B}"))
+        if let suggestion {
+            #expect(warning == "unknown variable \"\(name)\": did you mean \(suggestion)?")
+        } else {
+            #expect(warning.hasSuffix("\": it has no effect"))
+        }
+    }
+
+    @Test func `leaves other programs' variables alone`() {
+        let outcome = read(["PATH": "/bin", "RELAYED": "1", "relay_addr": "x", "XRELAY_ADDR": "x"])
+        #expect(outcome.configuration == read([:]).configuration)
+        #expect(outcome.warnings.isEmpty)
+    }
+
+    @Test func `sums itself up as it can be set again`() throws {
+        let configuration = try #require(read(unusual).configuration)
+        var environment: [String: String] = [:]
+        for line in configuration.summary.split(separator: "\n") {
+            let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            environment[String(parts[0])] = String(parts[1])
+        }
+        #expect(environment.count == 13)
+        #expect(read(environment).configuration == configuration)
+    }
+}
+
+private let unusual = [
+    "RELAY_ADDR": "[2001:db8::1]:1", "RELAY_MAX_ROOMS": "2", "RELAY_MAX_CLIENTS_PER_ROOM": "3",
+    "RELAY_MAX_MESSAGE_SIZE": "4096", "RELAY_ROOM_IDLE_TIMEOUT": "5", "RELAY_RATE_LIMIT_PER_IP": "0",
+    "RELAY_WORKERS": "7",
+    "RELAY_TRUSTED_PROXIES": "10.0.0.0/8,::/0,192.0.2.1", "RELAY_MAX_BACKLOG": "8192", "RELAY_MAX_CONNECTIONS": "9",
+    "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical", "RELAY_LOG_FORMAT": "json",
+]
+
+@Suite struct `The configuration as bytes` {
+    private func bytes(_ configuration: Configuration) -> [UInt8] {
+        var writer = ByteWriter()
+        configuration.encode(into: &writer)
+        return writer.bytes
+    }
+
+    @Test(arguments: [
+        [:], unusual, ["RELAY_ADDR": "127.0.0.1:0", "RELAY_TRUSTED_PROXIES": "", "RELAY_LOG_LEVEL": "trace"],
+    ])
+    func `is read back whole`(environment: [String: String]) throws {
+        let configuration = try #require(read(environment).configuration)
+        var reader = ByteReader(bytes(configuration))
+        #expect(try Configuration(from: &reader) == configuration)
+        try reader.finish()
+    }
+
+    @Test func `is truncated wherever it is cut`() throws {
+        let whole = bytes(try #require(read(unusual).configuration))
+        for count in 0..<whole.count {
+            #expect(throws: ByteCodingError.truncated) {
+                var reader = ByteReader(Array(whole.prefix(count)))
+                _ = try Configuration(from: &reader)
+            }
+        }
+    }
+
+    @Test func `is a configuration within the limits, or an error, whatever byte is changed`() throws {
+        let whole = bytes(try #require(read(unusual).configuration))
+        for index in whole.indices {
+            for change: UInt8 in [0x01, 0x80, 0xFF] {
+                var changed = whole
+                changed[index] ^= change
+                var reader = ByteReader(changed)
+                if let configuration = try? Configuration(from: &reader) {
+                    Limits.check(configuration)
+                    #expect(configuration != read(unusual).configuration)
+                }
+            }
+        }
+    }
+
+    @Test(arguments: numbers)
+    func `is refused with a number out of its range`(number: NumberCase) {
+        var configuration = Configuration()
+        configuration[keyPath: number.path] = 1 << 40
+        #expect(throws: ByteCodingError.self) {
+            var reader = ByteReader(bytes(configuration))
+            _ = try Configuration(from: &reader)
+        }
+    }
+
+    @Test func `fits a launch message at its longest`() throws {
+        var configuration = try #require(read(unusual).configuration)
+        configuration.trustedProxies = Array(
+            repeating: try #require(AddressRange("::1")), count: Limits.trustedProxiesMax)
+        let key = [UInt8](repeating: 7, count: Limits.placementKeyBytes)
+        let launch = ControlMessage.Launch(index: 1, workers: 2, placementKey: key, configuration: configuration)
+        let message = ControlMessage.launch(launch)
+        #expect(message.bytes.count <= Limits.controlMessageBytesMax)
+        #expect(try ControlMessage(message.bytes) == message)
+    }
+}
