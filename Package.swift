@@ -25,7 +25,9 @@ let linkNow: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "now
 
 let package = Package(
     name: "relay",
-    products: [],
+    products: [
+        .executable(name: "relay-worker", targets: ["worker"])
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
@@ -44,10 +46,25 @@ let package = Package(
             dependencies: ["CLinux", .product(name: "Logging", package: "swift-log")],
             swiftSettings: sourceSettings),
 
+        // The data plane.
+        .executableTarget(
+            name: "worker",
+            dependencies: [
+                "Shared", "CLinux", "COpenSSL", "CSodium",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: sourceSettings,
+            linkerSettings: linkNow),
+
         // A folder per module. Integration tests start the `relay` that was built beside them.
         .testTarget(
             name: "SharedTests",
             dependencies: ["Shared", "CLinux", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: testSettings),
+        .testTarget(
+            name: "workerTests",
+            dependencies: ["worker", "Shared", "CLinux", "CSodium", "COpenSSL"],
+            resources: [.copy("Vectors")],
             swiftSettings: testSettings),
     ]
 )

@@ -1,0 +1,111 @@
+// New connections: taken from the worker's own listener, a bounded number a turn, so that a storm of them does not hold up
+// calls that are running.
+
+import CLinux
+import Glibc
+import Logging
+import Shared
+
+extension Worker {
+    mutating func acceptConnections() {
+        for _ in 0..<Limits.acceptsPerTurnMax {
+            var storage = sockaddr_storage()
+            let number = unsafe clinux_accept(listener.number, &storage)
+            guard number >= 0 else {
+                acceptFailed(errno)
+                if errno == ECONNABORTED || errno == EINTR { continue }
+                return
+            }
+            let socket = Descriptor(owning: number)
+            page.add(1, to: .accepted)
+            guard let peer = Address(storage) else { continue }
+            guard memory.connections.take(max: configuration.connectionsMax) else {
+                refuse(socket)
+                continue
+            }
+            adopt(Connection(socket: socket, peer: peer, now: second))
+        }
+    }
+
+    /// Takes a connection in: from the listener or from another worker. Its place in the relay's quota is already taken.
+    ///
+    /// - Returns: its slot, or nil if it could not be watched and was dropped.
+    @discardableResult
+    mutating func adopt(_ connection: consuming Connection) -> UInt32? {
+        let id = connections.insert(connection)
+        do throws(SystemError) {
+            try poller.add(connections[id.slot].socket.number, connections[id.slot].interest, .connection(id))
+        } catch {
+            logger.error("connection dropped", metadata: ["reason": "\(error)"])
+            page.add(1, to: .closedSocketError)
+            _ = connections.remove(id.slot)
+            memory.connections.give()
+            return nil
+        }
+        page[.connections] = UInt64(connections.count)
+        let due = connections[id.slot].acceptedAt + UInt32(Limits.requestSeconds)
+        connectionTimers.set(id.slot, in: &connections, due: due)
+        return id.slot
+    }
+
+    /// The relay is full: says so as far as one write does, and closes.
+    private mutating func refuse(_ socket: borrowing Descriptor) {
+        page.add(1, to: .connectionRefusedFull)
+        let answer = Response.error(.serviceUnavailable, "relay full", extra: [("Retry-After", "1")])
+        _ = unsafe send(socket.number, answer, answer.count, Int32(MSG_NOSIGNAL))
+        if let suppressed = acceptLogRate.admit(nowNanoseconds: now) {
+            logger.warning(
+                "connection refused: the relay is full",
+                metadata: ["max": "\(configuration.connectionsMax)", "suppressed": "\(suppressed)"])
+        }
+    }
+
+    /// accept4(2) failed. Out of descriptors or memory: the listener is left alone for a while, or it would fire without end.
+    private mutating func acceptFailed(_ code: Int32) {
+        switch code {
+        case EAGAIN, EINTR, ECONNABORTED: return
+        default: break
+        }
+        page.add(1, to: .acceptFailed)
+        poller.change(listener.number, to: [], .listener)
+        acceptAgainAt = now + Limits.acceptPauseNanoseconds
+        if let suppressed = acceptLogRate.admit(nowNanoseconds: now) {
+            logger.error(
+                "can't accept connections",
+                metadata: ["reason": "\(SystemError("accept4", code))", "suppressed": "\(suppressed)"])
+        }
+    }
+
+    /// Watches the listener again when its pause is over.
+    mutating func retryAccept() {
+        guard acceptAgainAt != 0, now >= acceptAgainAt else { return }
+        acceptAgainAt = 0
+        poller.change(listener.number, to: .read, .listener)
+    }
+}
+
+extension Address {
+    /// The address of an IPv4 or IPv6 socket; nil for any other family.
+    init?(_ storage: sockaddr_storage) {
+        var storage = storage
+        switch Int32(storage.ss_family) {
+        case AF_INET:
+            let word = unsafe withUnsafeBytes(of: &storage) { raw in
+                unsafe raw.load(as: sockaddr_in.self).sin_addr.s_addr
+            }
+            self.init(high: 0, low: 0xFFFF_0000_0000 | UInt64(UInt32(bigEndian: word)))
+        case AF_INET6:
+            let (high, low) = unsafe withUnsafeBytes(of: &storage) { raw in
+                let address = unsafe raw.load(as: sockaddr_in6.self).sin6_addr
+                return unsafe withUnsafeBytes(of: address) { bytes in
+                    unsafe (
+                        bytes.loadUnaligned(as: UInt64.self), bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+                    )
+                }
+            }
+            self.init(high: UInt64(bigEndian: high), low: UInt64(bigEndian: low))
+        default:
+            return nil
+        }
+    }
+}

@@ -1,0 +1,178 @@
+// How a connection ends. Gracefully: it leaves its room, its last bytes are sent (a close frame, an HTTP answer), the write
+// side is shut, and the client's end is awaited, because closing a socket with unread input makes the kernel send a reset that
+// can overtake those bytes. Or at once: doomed, and removed when the turn ends, so that no pointer of the turn dangles.
+
+import Glibc
+import Logging
+import Shared
+
+/// Why a connection ends. Each reason is a counter.
+enum CloseReason {
+    /// The client sent a close frame.
+    case byPeer
+    /// The client's side ended without a close frame.
+    case peerGone
+    case protocolError(FrameHeader.Violation)
+    case invalidText
+    case messageTooBig
+    case slow
+    case idleRoom
+    /// Nothing came for 60 s after a ping.
+    case silent
+    /// No whole request in time.
+    case requestTimeout
+    case shutdown
+    case socketError
+    /// The last bytes did not leave in time.
+    case flushTimeout
+    /// An ordinary end: an answered request, a finished linger, a handoff.
+    case ended
+
+    var counter: Counter? {
+        switch self {
+        case .byPeer: .closedByPeer
+        case .peerGone: .closedPeerGone
+        case .protocolError: .closedProtocolError
+        case .invalidText: .closedInvalidText
+        case .messageTooBig: .closedMessageTooBig
+        case .slow: .closedSlow
+        case .idleRoom: .closedIdleRoom
+        case .silent: .closedTimeout
+        case .requestTimeout: .closedRequestTimeout
+        case .shutdown: .closedShutdown
+        case .socketError: .closedSocketError
+        case .flushTimeout: .closedFlushTimeout
+        case .ended: nil
+        }
+    }
+
+    /// The close code that goes with it; nil for an empty close frame.
+    var code: CloseCode? {
+        switch self {
+        case .protocolError: .protocolError
+        case .invalidText: .invalidText
+        case .messageTooBig: .messageTooBig
+        case .slow: .tryAgainLater
+        case .shutdown: .goingAway
+        default: nil
+        }
+    }
+
+    /// Whether what waits for the client is of use before the close frame: not if it is what made the relay close, or if the
+    /// client has said that it is done.
+    fileprivate var dropsBacklog: Bool {
+        switch self {
+        case .shutdown, .idleRoom: false
+        default: true
+        }
+    }
+}
+
+extension Worker {
+    /// Closes an open connection: it leaves its room, and a close frame goes out with the reason's code.
+    mutating func close(_ slot: UInt32, _ reason: CloseReason) {
+        close(slot, reason, code: reason.code?.rawValue)
+    }
+
+    /// The same with a code of the peer's.
+    mutating func close(_ slot: UInt32, _ reason: CloseReason, code: UInt16?) {
+        precondition(connections[slot].phase == .open, "only an open connection is closed with a close frame")
+        leave(slot)
+        count(reason)
+        if reason.dropsBacklog {
+            let dropped = connections[slot].outbox.dropBacklog()
+            page.add(UInt64(dropped), to: .voiceDropped)
+        }
+        connections[slot].outbox.appendClose(code: code)
+        finish(slot)
+        logger.trace("connection closed", metadata: ["reason": "\(reason)"])
+    }
+
+    /// Lets the last bytes out: the connection reads no more of its client's meaning.
+    mutating func finish(_ slot: UInt32) {
+        connections[slot].phase = .closing
+        connections[slot].input.release()
+        connections[slot].message.release()
+        connectionTimers.set(slot, in: &connections, due: second + UInt32(Limits.closeFlushSeconds))
+        if !connections[slot].interest.contains(.read) {
+            setInterest(slot, connections[slot].interest.union(.read))
+        }
+        touch(slot)
+    }
+
+    /// The last byte has left: shuts the write side and waits for the client's.
+    mutating func linger(_ slot: UInt32) {
+        guard shutdown(connections[slot].socket.number, Int32(SHUT_WR)) == 0,
+            connections[slot].interest.contains(.read)
+        else {
+            // The client's side has ended before: nothing is left to wait for.
+            doom(slot, .ended)
+            return
+        }
+        connections[slot].phase = .lingering
+        connectionTimers.set(slot, in: &connections, due: second + UInt32(Limits.lingerSeconds))
+    }
+
+    /// Marks a connection to be removed when the turn ends; one that is too slow is closed then instead.
+    mutating func doom(_ slot: UInt32, _ reason: CloseReason) {
+        guard connections[slot].isServed else { return }
+        if case .slow = reason {
+            doomed.append((slot, reason))
+            return
+        }
+        let wasEnding = connections[slot].phase == .closing || connections[slot].phase == .lingering
+        connections[slot].phase = .doomed
+        // A connection that was closed for a reason keeps that one, unless its last bytes could not be sent.
+        if case .flushTimeout = reason {
+            doomed.append((slot, reason))
+        } else {
+            doomed.append((slot, wasEnding ? .ended : reason))
+        }
+    }
+
+    /// Removes the doomed.
+    mutating func removeDoomed() {
+        var next = 0
+        while next < doomed.count {
+            let (slot, reason) = doomed[next]
+            next += 1
+            if case .slow = reason {
+                // Broken or closed since: another entry speaks for it.
+                if connections[slot].phase == .open { closeSlow(slot) }
+                continue
+            }
+            if connections[slot].phase == .departed {
+                drop(slot)
+                continue
+            }
+            leave(slot)
+            count(reason)
+            poller.remove(connections[slot].socket.number)
+            drop(slot)
+            memory.connections.give()
+        }
+        if next > 0 { doomed.removeAll(keepingCapacity: true) }
+    }
+
+    private mutating func closeSlow(_ slot: UInt32) {
+        logger.debug("client too slow", metadata: ["waiting": "\(connections[slot].outbox.count)"])
+        close(slot, .slow)
+    }
+
+    /// Another worker has the connection: what is left here goes when the turn ends. Its socket is no longer watched.
+    mutating func depart(_ slot: UInt32) {
+        connections[slot].phase = .departed
+        doomed.append((slot, .ended))
+    }
+
+    /// Removes a connection whose socket is no longer watched; this process's descriptor closes with it.
+    private mutating func drop(_ slot: UInt32) {
+        connectionTimers.clear(slot, in: &connections)
+        _ = connections.remove(slot)
+        page[.connections] = UInt64(connections.count)
+    }
+
+    private mutating func count(_ reason: CloseReason) {
+        if let counter = reason.counter { page.add(1, to: counter) }
+    }
+}

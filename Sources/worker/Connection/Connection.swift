@@ -1,0 +1,85 @@
+// One client's connection: everything that is needed to go on with it, and nothing that refers to this process but the
+// socket, so that it can be written down and sent to another process (Handoff).
+//
+// Phases:
+//
+//     request ──▶ open ──▶ closing ──▶ lingering ──▶ gone
+//        │  └────────────────▲
+//        └▶ handingOver ──▶ departed (another worker has it) or closing with 503
+//
+//     request      reads request heads; answers `/` and `/health`; a `/ws` request leads to `open` or to `handingOver`
+//     handingOver  its room is another worker's, whose inbox is full: nothing is read until it is taken, or the time is up
+//     open         in a room
+//     closing      the last bytes (an answer, a close frame) are on their way; input is read and thrown away
+//     lingering    the write side is shut; waits for the client's end, so that a reset does not overtake the last bytes
+//     doomed       to be removed at the end of this turn; nothing is read or written
+//     departed     another worker's by now: what is left here is removed at the end of this turn
+
+import Shared
+
+struct Connection: ~Copyable, Timed {
+    enum Phase: UInt8 {
+        case request
+        case handingOver
+        case open
+        case closing
+        case lingering
+        case doomed
+        case departed
+    }
+
+    // Who
+    let socket: Descriptor
+    /// The socket's peer.
+    let peer: Address
+    /// Second of the accept: a request must be whole `Limits.requestSeconds` later.
+    let acceptedAt: UInt32
+
+    // Where it stands
+    var phase = Phase.request
+    var timer = TimerLinks()
+    var interest = Interest.read
+    /// Whether it is on this turn's list of connections to flush.
+    var isTouched = false
+
+    // Input
+    /// Request bytes in `request` and `handingOver`; payload of a control frame that came in parts in `open`.
+    var input = ByteQueue()
+    /// Bytes of `input` in which the end of the head has been searched in vain.
+    var searched = 0
+    var frames = FrameReader()
+    /// The unmasked part of a message that is not complete.
+    var message = ByteQueue()
+
+    // Output
+    var outbox = Outbox()
+
+    // Room, in `open`
+    var room = Room.none
+    /// Its place in the room's members.
+    var place: UInt32 = 0
+    var peerID: [UInt8] = []
+    var hasSaidData = false
+
+    // Liveness, in `open`; seconds
+    var heardAt: UInt32
+    var pingDue: UInt32 = 0
+    /// When the ping was sent since which nothing has come; 0 if there is none.
+    var unansweredSince: UInt32 = 0
+
+    // Handoff
+    /// The worker it goes to, in `handingOver`.
+    var owner = 0
+    /// How often it has been handed over before it was let in.
+    var hops: UInt8 = 0
+
+    /// Whether anything may still be read or written.
+    var isServed: Bool { phase != .doomed && phase != .departed }
+
+    init(socket: consuming Descriptor, peer: Address, now: UInt32) {
+        self.socket = socket
+        self.peer = peer
+        acceptedAt = now
+        heardAt = now
+    }
+}

@@ -1,0 +1,51 @@
+// Time: the deadline of a request, pings and their answers (RFC 6455, 5.5.2), the end of a close.
+
+import Shared
+
+extension Worker {
+    /// A connection's timer has gone off.
+    mutating func connectionDue(_ slot: UInt32) {
+        switch connections[slot].phase {
+        case .request: doom(slot, .requestTimeout)
+        case .handingOver: refuseHandover(slot)
+        case .open: checkLiveness(slot)
+        case .closing: doom(slot, .flushTimeout)
+        case .lingering: doom(slot, .ended)
+        case .doomed, .departed: break
+        }
+    }
+
+    /// Begins to watch a connection that has been let in.
+    mutating func startLiveness(_ slot: UInt32) {
+        connections[slot].heardAt = second
+        connections[slot].pingDue = second + UInt32(Limits.pingSeconds)
+        connections[slot].unansweredSince = 0
+        connectionTimers.set(slot, in: &connections, due: connections[slot].pingDue)
+    }
+
+    private mutating func checkLiveness(_ slot: UInt32) {
+        let unanswered = connections[slot].unansweredSince
+        if unanswered != 0 {
+            if connections[slot].heardAt > unanswered {
+                connections[slot].unansweredSince = 0
+            } else if second >= unanswered + UInt32(Limits.pongSeconds) {
+                // Nothing came in time: nobody is there who would read a close frame.
+                doom(slot, .silent)
+                return
+            }
+        }
+        if second >= connections[slot].pingDue {
+            if connections[slot].outbox.control.count <= Limits.controlBytesWaitingMax {
+                connections[slot].outbox.appendControlFrame(.ping, RawSpan())
+                touch(slot)
+            }
+            if connections[slot].unansweredSince == 0 { connections[slot].unansweredSince = second }
+            connections[slot].pingDue = second + UInt32(Limits.pingSeconds)
+        }
+        var due = connections[slot].pingDue
+        if connections[slot].unansweredSince != 0 {
+            due = min(due, connections[slot].unansweredSince + UInt32(Limits.pongSeconds))
+        }
+        connectionTimers.set(slot, in: &connections, due: due)
+    }
+}

@@ -1,0 +1,97 @@
+// What the supervisor and this worker tell each other while the worker serves (Shared/ControlMessage.swift).
+
+import Glibc
+import Logging
+import Shared
+
+extension Worker {
+    /// Tells the supervisor something. Never blocks; if the supervisor has stopped listening for very long, a host key's
+    /// survival may be lost, and is counted.
+    mutating func report(_ message: ControlMessage) {
+        guard !isSupervisorGone else { return }
+        do throws(SystemError) {
+            if try !control.send(message) { page.add(1, to: .hostKeyReportsLost) }
+            watchControl()
+        } catch {
+            supervisorGone("\(error)")
+        }
+    }
+
+    private mutating func watchControl() {
+        poller.change(control.number, to: control.isBlocked ? [.read, .write] : .read, .control)
+    }
+
+    mutating func receiveControl() {
+        guard !isSupervisorGone else { return }
+        do throws(SystemError) {
+            try control.flush()
+        } catch {
+            supervisorGone("\(error)")
+            return
+        }
+        while !isSupervisorGone {
+            switch control.receive() {
+            case .nothing:
+                watchControl()
+                return
+            case .message(let message, let descriptors):
+                for descriptor in descriptors { _ = Glibc.close(descriptor) }
+                obey(message)
+            case .closed:
+                supervisorGone("control channel closed")
+            case .malformed(let error):
+                logger.error("control message not understood", metadata: ["reason": "\(error)"])
+            case .failed(let error):
+                supervisorGone("\(error)")
+            }
+        }
+    }
+
+    private mutating func obey(_ message: ControlMessage) {
+        switch message {
+        case .drain(let deadline):
+            startDraining(deadline)
+        case .launch, .inboxes, .hostKey, .hostKeyGone, .start, .ready, .failed:
+            logger.error("control message out of place", metadata: ["message": "\(message.name)"])
+        }
+    }
+
+    /// Without a supervisor nobody would replace this worker or stop it: it lets its clients go and ends.
+    private mutating func supervisorGone(_ reason: String) {
+        guard !isSupervisorGone else { return }
+        isSupervisorGone = true
+        poller.remove(control.number)
+        logger.warning("the supervisor is gone: draining", metadata: ["reason": "\(reason)"])
+        startDraining(now + UInt64(configuration.shutdownGraceSeconds) * 1_000_000_000)
+    }
+
+    /// Lets everybody go by `deadline`, CLOCK_MONOTONIC nanoseconds: no new joins, rooms closed a few at a time.
+    private mutating func startDraining(_ deadline: UInt64) {
+        guard drainDeadline == nil else {
+            drainDeadline = min(drainDeadline ?? deadline, deadline)
+            return
+        }
+        drainDeadline = deadline
+        page.state = .draining
+        for slot in connections.slots where connections.isOccupied(slot) {
+            // Kept open for a next request that has not begun.
+            if connections[slot].phase == .request && connections[slot].input.isEmpty
+                && connections[slot].outbox.isEmpty
+            {
+                doom(slot, .ended)
+            }
+        }
+    }
+
+    /// Closes some rooms, so that a large relay's close frames don't all leave in one burst.
+    mutating func drainSome() {
+        var closed = 0
+        while drainNext < rooms.slots.upperBound && closed < Limits.drainClosesPerTurnMax {
+            if rooms.isOccupied(drainNext) {
+                closed += rooms[drainNext].members.count
+                disband(drainNext, .shutdown)
+            }
+            drainNext += 1
+        }
+    }
+}

@@ -1,0 +1,146 @@
+// How a worker begins: on descriptor 3 it is told what it is and given every descriptor it needs; then it gives up every
+// privilege and serves.
+
+import CLinux
+import CSodium
+import Glibc
+import Logging
+import Shared
+
+/// What the supervisor's launch messages amount to.
+struct Launched: ~Copyable {
+    var index: Int
+    var configuration: Configuration
+    var placementKey: [UInt8]
+    var memory: SharedMemory
+    var logger: Logger
+    var listener: Descriptor
+    var inbox: Descriptor
+    var outboxes: [Int32]
+    var control: ControlChannel
+    var survivingKeys: [RoomID: SurvivingKey]
+}
+
+/// Why a worker could not begin.
+struct LaunchError: Error, CustomStringConvertible {
+    var description: String
+}
+
+enum Launch {
+    /// The descriptor that a worker is born with.
+    private static let controlDescriptor: Int32 = 3
+
+    /// Runs a worker from launch to end; the process's exit status (Shared/ExitStatus.swift).
+    static func main() -> Int32 {
+        guard fcntl(controlDescriptor, F_GETFD) >= 0, isSocket(controlDescriptor) else {
+            var line = "relay-worker is started by relay, not by hand: run `relay`.\n"
+            line.withUTF8 { text in _ = unsafe write(2, text.baseAddress, text.count) }
+            return ExitStatus.usage
+        }
+        _ = fcntl(controlDescriptor, F_SETFD, FD_CLOEXEC)
+        _ = signal(SIGPIPE, SIG_IGN)
+        // A terminal's Ctrl-C reaches the whole foreground group: the supervisor's word alone ends a worker.
+        _ = signal(SIGINT, SIG_IGN)
+        guard sodium_init() >= 0 else { return ExitStatus.internalError }
+        do throws(LaunchError) {
+            let launched = try receive(ControlChannel(Descriptor(owning: controlDescriptor)))
+            var worker = try begin(launched)
+            worker.run()
+            return ExitStatus.success
+        } catch {
+            var line = "relay-worker: \(error.description)\n"
+            line.withUTF8 { text in _ = unsafe write(2, text.baseAddress, text.count) }
+            return ExitStatus.launchFailed
+        }
+    }
+
+    private static func isSocket(_ descriptor: Int32) -> Bool {
+        var status = stat()
+        return unsafe fstat(descriptor, &status) == 0 && status.st_mode & S_IFMT == S_IFSOCK
+    }
+
+    private static func begin(_ launched: consuming Launched) throws(LaunchError) -> Worker {
+        do throws(SystemError) {
+            return try Worker(launched)
+        } catch {
+            throw LaunchError(description: "\(error)")
+        }
+    }
+
+    /// Takes the launch messages up to `start`.
+    private static func receive(_ control: consuming ControlChannel) throws(LaunchError) -> Launched {
+        let (launch, descriptors) = try awaitLaunch(&control)
+        guard descriptors.count == 3 else {
+            throw LaunchError(description: "launch with \(descriptors.count) descriptors in place of 3")
+        }
+        let memoryFile = Descriptor(owning: descriptors[0])
+        let listener = Descriptor(owning: descriptors[1])
+        let inbox = Descriptor(owning: descriptors[2])
+        let memory: SharedMemory
+        do throws(SystemError) {
+            memory = try SharedMemory.map(memoryFile, workers: launch.workers)
+        } catch {
+            throw LaunchError(description: "shared memory: \(error)")
+        }
+        let page = memory.page(launch.index)
+        page.state = .starting
+        page.pid = getpid()
+        unsafe clinux_set_name("relay-worker/\(launch.index)")
+        let logger = makeLogger(
+            level: launch.configuration.logLevel, format: launch.configuration.logFormat,
+            process: "worker/\(launch.index)")
+
+        var outboxes = [Int32](repeating: -1, count: launch.workers)
+        var keys: [RoomID: SurvivingKey] = [:]
+        receiving: while true {
+            let (message, descriptors) = try awaitMessage(&control)
+            switch message {
+            case .inboxes(let first):
+                guard first >= 0, first + descriptors.count <= outboxes.count else {
+                    throw LaunchError(description: "inboxes of workers that do not exist")
+                }
+                for (offset, descriptor) in descriptors.enumerated() { outboxes[first + offset] = descriptor }
+            case .hostKey(let room, let publicKey, let expiry):
+                keys[RoomID(bytes: room)] = SurvivingKey(publicKey: publicKey, expiry: expiry)
+                page.add(1, to: .hostKeysRestored)
+            case .start:
+                break receiving
+            default:
+                throw LaunchError(description: "control message out of place: \(message.name)")
+            }
+        }
+        guard !outboxes.contains(-1) else { throw LaunchError(description: "an inbox is missing") }
+        guard clinux_drop_root(Limits.nobody) == 0 else {
+            throw LaunchError(description: "\(SystemError("setresuid"))")
+        }
+        guard clinux_harden() == 0 else { throw LaunchError(description: "\(SystemError("prctl"))") }
+        return Launched(
+            index: launch.index, configuration: launch.configuration, placementKey: launch.placementKey, memory: memory,
+            logger: logger, listener: listener, inbox: inbox, outboxes: outboxes, control: control, survivingKeys: keys)
+    }
+
+    private static func awaitLaunch(
+        _ control: inout ControlChannel
+    ) throws(LaunchError) -> (ControlMessage.Launch, [Int32]) {
+        let (message, descriptors) = try awaitMessage(&control)
+        guard case .launch(let launch) = message else {
+            throw LaunchError(description: "control message out of place: \(message.name)")
+        }
+        return (launch, descriptors)
+    }
+
+    /// The next message, waited for without bound: a supervisor that dies closes the channel.
+    private static func awaitMessage(_ control: inout ControlChannel) throws(LaunchError) -> (ControlMessage, [Int32]) {
+        while true {
+            switch control.receive() {
+            case .message(let message, let descriptors): return (message, descriptors)
+            case .nothing:
+                var poll = pollfd(fd: control.number, events: Int16(POLLIN), revents: 0)
+                _ = unsafe Glibc.poll(&poll, 1, -1)
+            case .closed: throw LaunchError(description: "the supervisor is gone")
+            case .malformed(let error): throw LaunchError(description: "control message not understood: \(error)")
+            case .failed(let error): throw LaunchError(description: "control channel: \(error)")
+            }
+        }
+    }
+}

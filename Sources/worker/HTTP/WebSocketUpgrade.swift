@@ -1,0 +1,104 @@
+// The server's half of the WebSocket handshake (RFC 6455, 4.2.1 and 4.2.2), as a verdict on a request's head.
+//
+// Which status for what: 405 for a method other than GET; 426 where the client does not ask for WebSocket (RFC 9110,
+// 15.5.22) or for another version of it (RFC 6455, 4.2.2); 400 where it asks and gets it wrong.
+
+import COpenSSL
+import CSodium
+
+/// Whether a request is a good WebSocket handshake.
+enum WebSocketUpgrade: Equatable {
+    /// With what to answer in Sec-WebSocket-Accept: 28 characters.
+    case valid(accept: [UInt8])
+    case refused(RequestError)
+
+    init(
+        method: Method, isHTTP10: Bool, hasBody: Bool, connection: [ArraySlice<UInt8>], upgrade: [ArraySlice<UInt8>],
+        keys: [ArraySlice<UInt8>], versions: [ArraySlice<UInt8>]
+    ) {
+        do throws(RequestError) {
+            guard method == .get else { throw RequestError(status: .methodNotAllowed, text: "method not allowed") }
+            // RFC 9110, 7.8: Upgrade in an HTTP/1.0 request is ignored.
+            guard !isHTTP10 else { throw .malformed("a WebSocket handshake needs HTTP/1.1") }
+            // What is no content to us would be a frame.
+            guard !hasBody else { throw .malformed("a WebSocket handshake has no content") }
+            guard listContains(upgrade, "websocket") else { throw .upgradeRequired("Upgrade: websocket is missing") }
+            guard listContains(connection, "upgrade") else { throw .upgradeRequired("Connection: Upgrade is missing") }
+            try Self.checkVersion(versions)
+            self = .valid(accept: try Self.accept(keys))
+        } catch {
+            self = .refused(error)
+        }
+    }
+
+    /// RFC 6455, 11.3.5: 13, and once.
+    private static func checkVersion(_ versions: [ArraySlice<UInt8>]) throws(RequestError) {
+        guard versions.count <= 1 else { throw .malformed("repeated Sec-WebSocket-Version") }
+        guard let version = versions.first, version.elementsEqual("13".utf8) else {
+            throw .upgradeRequired("Sec-WebSocket-Version is not 13")
+        }
+    }
+
+    /// RFC 6455, 4.2.1 (5): 16 bytes in base64, and once (11.3.1).
+    private static func accept(_ keys: [ArraySlice<UInt8>]) throws(RequestError) -> [UInt8] {
+        guard let key = keys.first else { throw .malformed("missing Sec-WebSocket-Key") }
+        guard keys.count == 1 else { throw .malformed("repeated Sec-WebSocket-Key") }
+        guard decodeBase64(key, variant: .original)?.count == 16 else {
+            throw .malformed("Sec-WebSocket-Key is not 16 bytes in base64")
+        }
+        return acceptValue(for: key)
+    }
+
+    /// RFC 6455, 4.2.2 (5.4). SHA-1 is no security here: it shows that the server speaks WebSocket.
+    private static func acceptValue(for key: ArraySlice<UInt8>) -> [UInt8] {
+        let text = Array(key) + Array("258EAFA5-E914-47DA-95CA-C5AB0DC85B11".utf8)
+        var digest = [UInt8](repeating: 0, count: Int(SHA_DIGEST_LENGTH))
+        // Reads text.count bytes of `text`, writes SHA_DIGEST_LENGTH into `digest`; keeps neither.
+        _ = unsafe SHA1(text, text.count, &digest)
+        return encodeBase64(digest)
+    }
+}
+
+extension RequestError {
+    fileprivate static func upgradeRequired(_ text: StaticString) -> RequestError {
+        RequestError(status: .upgradeRequired, text: text)
+    }
+}
+
+/// Base64's alphabets (RFC 4648, 4 and 5).
+enum Base64Variant {
+    /// With padding.
+    case original
+    /// "-" and "_", without padding: JWT's (RFC 7515, 2).
+    case urlWithoutPadding
+
+    fileprivate var code: Int32 {
+        switch self {
+        case .original: sodium_base64_VARIANT_ORIGINAL
+        case .urlWithoutPadding: sodium_base64_VARIANT_URLSAFE_NO_PADDING
+        }
+    }
+}
+
+/// Strict: no line feeds, no stray bits, padding exactly as the variant has it.
+func decodeBase64(_ text: ArraySlice<UInt8>, variant: Base64Variant) -> [UInt8]? {
+    // libsodium (1.0.18, seen where `char` is signed) takes any octet from 0x80 for the alphabet's last character.
+    guard text.allSatisfy({ $0 < 0x80 }) else { return nil }
+    let characters = text.map { CChar(bitPattern: $0) }
+    var decoded = [UInt8](repeating: 0, count: text.count / 4 * 3 + 3)
+    var count = 0
+    // Reads characters.count bytes, writes decoded.count at most. nil: nothing to skip, and all must be base64.
+    let result = unsafe sodium_base642bin(
+        &decoded, decoded.count, characters, characters.count, nil, &count, nil, variant.code)
+    return result == 0 ? Array(decoded.prefix(count)) : nil
+}
+
+/// With padding.
+func encodeBase64(_ bytes: [UInt8]) -> [UInt8] {
+    // With the NUL that the function adds.
+    var characters = [CChar](repeating: 0, count: (bytes.count + 2) / 3 * 4 + 1)
+    // Reads bytes.count bytes, writes characters.count.
+    _ = unsafe sodium_bin2base64(
+        &characters, characters.count, bytes, bytes.count, Base64Variant.original.code)
+    return characters.dropLast().map { UInt8(bitPattern: $0) }
+}

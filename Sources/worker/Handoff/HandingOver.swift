@@ -1,0 +1,115 @@
+// A connection leaves for the worker that owns its room. If that worker's inbox takes nothing (full, or too many
+// descriptors in flight), the connection stays here, unread, and is tried again every few milliseconds; when its time
+// is up it is answered 503. A worker that is down takes connections all the same: its inbox outlives it.
+
+import CLinux
+import Glibc
+import Logging
+import Shared
+
+extension Worker {
+    /// What one attempt did.
+    private enum Attempt {
+        case sent
+        case busy
+        case impossible(SystemError)
+    }
+
+    /// Hands a connection over, now or as soon as its owner takes it.
+    mutating func handOver(_ slot: UInt32, to owner: Int) {
+        guard connections[slot].hops < Limits.handoffHopsMax else {
+            // Workers that do not agree on who owns a room: never in one generation.
+            logger.error("a connection was handed over too often", metadata: ["owner": "\(owner)"])
+            refuseHandover(slot)
+            return
+        }
+        guard connections[slot].outbox.isEmpty else {
+            // Answers to requests that were pipelined in front of this one: they leave first.
+            flush(slot)
+            guard connections[slot].isServed else { return }
+            wait(slot, for: owner)
+            return
+        }
+        guard !handovers.contains(where: { connections.contains($0) && connections[$0.slot].owner == owner }) else {
+            // Others wait for the same worker: nobody overtakes.
+            wait(slot, for: owner)
+            return
+        }
+        switch attempt(slot, owner) {
+        case .sent: break
+        case .busy: wait(slot, for: owner)
+        case .impossible(let error): giveUp(slot, error)
+        }
+    }
+
+    private mutating func wait(_ slot: UInt32, for owner: Int) {
+        guard handovers.count < Limits.handoversWaitingMax else {
+            refuseHandover(slot)
+            return
+        }
+        connections[slot].phase = .handingOver
+        connections[slot].owner = owner
+        setInterest(slot, connections[slot].interest.subtracting(.read))
+        connectionTimers.set(slot, in: &connections, due: second + UInt32(Limits.handoffSeconds))
+        handovers.append(connections.id(slot))
+    }
+
+    /// Tries those that wait again, in order; an owner that is busy is asked once a turn.
+    mutating func retryHandovers() {
+        guard !handovers.isEmpty else { return }
+        var busy = Set<Int>()
+        var still: [SlotID] = []
+        for id in handovers {
+            guard connections.contains(id), connections[id.slot].phase == .handingOver else { continue }
+            let owner = connections[id.slot].owner
+            if busy.contains(owner) || !connections[id.slot].outbox.isEmpty {
+                still.append(id)
+                continue
+            }
+            page.add(1, to: .handoffRetried)
+            switch attempt(id.slot, owner) {
+            case .sent: break
+            case .busy:
+                busy.insert(owner)
+                still.append(id)
+            case .impossible(let error): giveUp(id.slot, error)
+            }
+        }
+        handovers = still
+    }
+
+    /// One attempt. On success the connection is gone from here.
+    private mutating func attempt(_ slot: UInt32, _ owner: Int) -> Attempt {
+        var message = ByteQueue()
+        ConnectionState.encode(connections[slot], into: &message)
+        let socket = connections[slot].socket.number
+        // Watched until the message is sent and not after: between the two nothing is read, because the loop does not turn.
+        var descriptor = socket
+        let bytes = unsafe message.unsafeBytes
+        let result = unsafe clinux_send_message(outboxes[owner], bytes.baseAddress, bytes.count, &descriptor, 1)
+        if result != 0 {
+            switch errno {
+            case EAGAIN, ETOOMANYREFS, ENOBUFS: return .busy
+            case let code: return .impossible(SystemError("sendmsg", code))
+            }
+        }
+        page.add(1, to: .handoffSent)
+        poller.remove(socket)
+        depart(slot)
+        return .sent
+    }
+
+    private mutating func giveUp(_ slot: UInt32, _ error: SystemError) {
+        if let suppressed = handoffLogRate.admit(nowNanoseconds: now) {
+            logger.error(
+                "a connection can't be handed over", metadata: ["reason": "\(error)", "suppressed": "\(suppressed)"])
+        }
+        refuseHandover(slot)
+    }
+
+    /// Its owner did not take the connection in time.
+    mutating func refuseHandover(_ slot: UInt32) {
+        page.add(1, to: .joinHandoffFailed)
+        refuse(slot, RequestError(status: .serviceUnavailable, text: "relay busy"), retryAfter: 1)
+    }
+}

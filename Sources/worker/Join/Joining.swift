@@ -1,0 +1,155 @@
+// The checks of a join, in the order of the wire protocol; the first that fails answers.
+//
+// Those that need no room are made by the worker that accepted the connection. Then the connection goes to the room's
+// owner, which parses the head again and makes the rest: a head is small, and one description of a request that is
+// still bytes is less to get wrong than a second one that is not.
+
+import Logging
+import Shared
+
+/// What a join asks for.
+private struct JoinRequest {
+    var room: [UInt8]
+    var token: [UInt8]
+    /// A host's; its presence makes the join a host's.
+    var publicKey: [UInt8]?
+    /// Sec-WebSocket-Accept.
+    var accept: [UInt8]
+    var headBytes: Int
+}
+
+/// Why a join is refused: its answer and its counter.
+private struct JoinRefusal: Error {
+    var error: RequestError
+    var counter: Counter
+    var retryAfter: UInt64?
+
+    init(_ status: Status, _ text: StaticString, _ counter: Counter, retryAfter: UInt64? = nil) {
+        error = RequestError(status: status, text: text)
+        self.counter = counter
+        self.retryAfter = retryAfter
+    }
+
+    init(_ error: RequestError, _ counter: Counter) {
+        self.error = error
+        self.counter = counter
+    }
+}
+
+extension Worker {
+    /// Lets a connection into its room, sends it to the room's owner, or refuses it.
+    mutating func join(_ slot: UInt32, _ request: Request) {
+        do throws(JoinRefusal) {
+            if connections[slot].hops == 0 { try limitJoins(slot, request) }
+            let join = try check(request)
+            guard drainDeadline == nil else {
+                throw JoinRefusal(.serviceUnavailable, "shutting down", .joinShuttingDown, retryAfter: 1)
+            }
+            let owner = placement.owner(of: join.room)
+            guard owner == index else {
+                handOver(slot, to: owner)
+                return
+            }
+            try admit(slot, join)
+        } catch {
+            page.add(1, to: error.counter)
+            logger.debug("join refused", metadata: ["reason": "\(error.error.text)"])
+            refuse(slot, error.error, retryAfter: error.retryAfter)
+        }
+    }
+
+    private func limitJoins(_ slot: UInt32, _ request: Request) throws(JoinRefusal) {
+        let rate = configuration.joinsPerSecondPerAddress
+        guard rate > 0 else { return }
+        let address = clientAddress(
+            peer: connections[slot].peer, forwardedFor: request.forwardedFor, realIP: request.realIP,
+            trusted: configuration.trustedProxies)
+        if let wait = memory.admitJoin(
+            key: address.limiterKey, rate: rate, burst: rate * Limits.joinBurstFactor, now: now)
+        {
+            let seconds = (wait + 999_999_999) / 1_000_000_000
+            throw JoinRefusal(.tooManyRequests, "rate limit exceeded", .joinRateLimited, retryAfter: max(1, seconds))
+        }
+    }
+
+    /// What needs no room.
+    private func check(_ request: Request) throws(JoinRefusal) -> JoinRequest {
+        let query = QueryParameters(request.query)
+        guard let room = query.first("room"), let token = query.first("token"), !room.isEmpty, !token.isEmpty else {
+            throw JoinRefusal(.badRequest, "missing room or token", .joinMissingParameter)
+        }
+        guard isValidRoomID(room) else { throw JoinRefusal(.badRequest, "invalid room", .joinInvalidRoom) }
+        let accept: [UInt8]
+        switch request.upgrade {
+        case .valid(let value): accept = value
+        case .refused(let error): throw JoinRefusal(error, .joinBadHandshake)
+        }
+        var publicKey: [UInt8]?
+        if let text = query.first("pubkey") {
+            publicKey = decodePublicKey(text)
+            guard publicKey != nil else { throw JoinRefusal(.badRequest, "invalid pubkey", .joinInvalidPublicKey) }
+        }
+        return JoinRequest(
+            room: room, token: token, publicKey: publicKey, accept: accept, headBytes: request.headBytes)
+    }
+
+    /// What needs the room, and the entry into it.
+    private mutating func admit(_ slot: UInt32, _ join: JoinRequest) throws(JoinRefusal) {
+        let id = RoomID(bytes: join.room)
+        let existing = roomsByID[id]
+        let heldKey = existing.map { rooms[$0].hostKey } ?? survivingKeys[id]?.publicKey
+        guard let key = join.publicKey ?? heldKey else {
+            throw JoinRefusal(.notFound, "room not found", .joinRoomNotFound)
+        }
+        let claims: Claims
+        do throws(TokenError) {
+            let seconds = Int64(Clock.unixNanoseconds() / 1_000_000_000)
+            claims = try verifyToken(join.token, publicKey: key, nowUnixSeconds: seconds)
+        } catch {
+            throw JoinRefusal(RequestError(status: .unauthorized, text: error.answer), .joinInvalidToken)
+        }
+        guard claims.roomID == join.room else {
+            throw JoinRefusal(.forbidden, "room mismatch", .joinRoomMismatch)
+        }
+        let isHost = join.publicKey != nil
+        if isHost {
+            guard claims.isHost else { throw JoinRefusal(.forbidden, "host role required", .joinHostRoleRequired) }
+            guard heldKey == nil || heldKey == join.publicKey else {
+                throw JoinRefusal(.forbidden, "room held by another host", .joinRoomHeld)
+            }
+        }
+        let room: UInt32
+        if let existing {
+            let max = configuration.clientsPerRoomMax + (isHost ? Limits.hostOverRoomMax : 0)
+            guard rooms[existing].members.count < max else {
+                throw JoinRefusal(.serviceUnavailable, "room full", .joinRoomFull)
+            }
+            room = existing
+        } else {
+            guard memory.rooms.take(max: configuration.roomsMax) else {
+                throw JoinRefusal(.serviceUnavailable, "max rooms reached", .joinMaxRooms)
+            }
+            room = openRoom(join.room, hostKey: key)
+        }
+        page.add(1, to: isHost ? .joinHost : .joinGuest)
+        letIn(slot, room, join, claims)
+    }
+
+    /// The handshake's answer; from here on the connection speaks WebSocket. Frames that came with the head count.
+    private mutating func letIn(_ slot: UInt32, _ room: UInt32, _ join: JoinRequest, _ claims: Claims) {
+        connections[slot].outbox.appendControl(Response.switchingProtocols(accept: join.accept))
+        connections[slot].phase = .open
+        connections[slot].peerID = claims.peerID
+        enter(slot, room)
+        startLiveness(slot)
+        touch(slot)
+        var early = ByteQueue()
+        swap(&early, &connections[slot].input)
+        early.removeFirst(join.headBytes)
+        guard !early.isEmpty else { return }
+        let bytes = unsafe early.unsafeBytes
+        receiveFrames(slot, unsafe bytes.bytes)
+        // The bytes are read in place: they must outlive the call.
+        early.release()
+    }
+}

@@ -1,0 +1,119 @@
+// epoll, level-triggered. The user data of an event is a connection's SlotID, so that an event for a connection that has
+// gone is recognised, or one of the fixed sources.
+
+import CLinux
+import Glibc
+import Shared
+
+/// What an event is about.
+enum EventSource {
+    case listener
+    case inbox
+    case control
+    case connection(SlotID)
+
+    /// Slot numbers at the top are not connections': the slab never grows that far.
+    private static let firstFixed = UInt32.max - 15
+
+    init(word: UInt64) {
+        switch UInt32(truncatingIfNeeded: word) {
+        case Self.firstFixed: self = .listener
+        case Self.firstFixed + 1: self = .inbox
+        case Self.firstFixed + 2: self = .control
+        default: self = .connection(SlotID(word: word))
+        }
+    }
+
+    var word: UInt64 {
+        switch self {
+        case .listener: UInt64(Self.firstFixed)
+        case .inbox: UInt64(Self.firstFixed + 1)
+        case .control: UInt64(Self.firstFixed + 2)
+        case .connection(let id): id.word
+        }
+    }
+}
+
+/// What a descriptor is watched for.
+struct Interest: OptionSet {
+    let rawValue: UInt32
+    static let read = Interest(rawValue: EPOLLIN.rawValue)
+    static let write = Interest(rawValue: EPOLLOUT.rawValue)
+}
+
+/// One event.
+struct Event {
+    var source: EventSource
+    var isReadable: Bool
+    var isWritable: Bool
+}
+
+/// The epoll instance of a worker.
+@safe
+struct Poller: ~Copyable {
+    private let epoll: Descriptor
+    private let events: UnsafeMutableBufferPointer<epoll_event>
+    private var ready = 0
+
+    /// The corresponding C function is epoll_create1(2).
+    init(eventsMax: Int) throws(SystemError) {
+        let number = epoll_create1(Int32(EPOLL_CLOEXEC))
+        guard number >= 0 else { throw SystemError("epoll_create1") }
+        epoll = Descriptor(owning: number)
+        unsafe events = .allocate(capacity: eventsMax)
+        unsafe events.initialize(repeating: epoll_event())
+    }
+
+    deinit {
+        unsafe events.deallocate()
+    }
+
+    private func control(_ operation: Int32, _ descriptor: Int32, _ interest: Interest, _ word: UInt64) -> Int32 {
+        var event = unsafe epoll_event()
+        unsafe event.events = interest.rawValue
+        unsafe event.data.u64 = word
+        return unsafe epoll_ctl(epoll.number, operation, descriptor, &event)
+    }
+
+    /// The corresponding C function is epoll_ctl(2) with EPOLL_CTL_ADD.
+    func add(_ descriptor: Int32, _ interest: Interest, _ source: EventSource) throws(SystemError) {
+        // The one failure that operation brings: ENOSPC and ENOMEM.
+        guard control(EPOLL_CTL_ADD, descriptor, interest, source.word) == 0 else { throw SystemError("epoll_ctl") }
+    }
+
+    /// EPOLL_CTL_MOD.
+    func change(_ descriptor: Int32, to interest: Interest, _ source: EventSource) {
+        let result = control(EPOLL_CTL_MOD, descriptor, interest, source.word)
+        precondition(result == 0, "a watched descriptor can be watched for something else")
+    }
+
+    /// EPOLL_CTL_DEL: needed before a descriptor is given away, because what is open elsewhere keeps firing.
+    func remove(_ descriptor: Int32) {
+        let result = control(EPOLL_CTL_DEL, descriptor, [], 0)
+        precondition(result == 0, "only what is watched is removed")
+    }
+
+    /// Waits for events, at most `milliseconds`. The corresponding C function is epoll_wait(2).
+    mutating func wait(milliseconds: Int32) -> Int {
+        let count = unsafe epoll_wait(epoll.number, events.baseAddress, Int32(events.count), milliseconds)
+        if count < 0 {
+            precondition(errno == EINTR, "epoll_wait fails for no other reason")
+            ready = 0
+        } else {
+            ready = Int(count)
+        }
+        return ready
+    }
+
+    /// Event `index` of the last wait.
+    func event(_ index: Int) -> Event {
+        precondition(index < ready, "no such event")
+        let event = unsafe events[index]
+        // Errors and hang-ups show themselves to the read or write that follows.
+        let failed = EPOLLERR.rawValue | EPOLLHUP.rawValue
+        return unsafe Event(
+            source: EventSource(word: unsafe event.data.u64),
+            isReadable: event.events & (EPOLLIN.rawValue | failed) != 0,
+            isWritable: event.events & (EPOLLOUT.rawValue | failed) != 0)
+    }
+}

@@ -1,0 +1,231 @@
+// The worker: one event loop, everything it owns, and the order of one turn.
+//
+//     wait → control → inbox → accept → read, parse, route or fan out → timers → flush → closes → publish
+//
+// The parts of a turn stand in the folders that data flows through: Connection/ (accept, read, write, close, liveness),
+// HTTP/, Join/, Handoff/, WebSocket/, Room/, Control/. Each is an extension of this struct, so that all state has one
+// owner, is reached without a lock, and exclusive access is checked by the compiler and not at run time.
+
+import Glibc
+import Logging
+import Shared
+
+struct Worker: ~Copyable {
+    // What it was launched with
+    let index: Int
+    let configuration: Configuration
+    let placement: Placement
+    let memory: SharedMemory
+    let page: WorkerPage
+    var logger: Logger
+
+    // Descriptors
+    var poller: Poller
+    let listener: Descriptor
+    let inbox: Descriptor
+    /// Send ends of all workers' inboxes, by worker.
+    let outboxes: [Int32]
+    var control: ControlChannel
+
+    // Connections and rooms
+    var connections = Slab<Connection>()
+    var connectionTimers: TimerWheel<Connection>
+    var rooms = Slab<Room>()
+    var roomTimers: TimerWheel<Room>
+    var roomsByID: [RoomID: UInt32] = [:]
+    /// Host keys that outlived their rooms' worker: they let guests in until `expiry` (CLOCK_MONOTONIC nanoseconds).
+    var survivingKeys: [RoomID: SurvivingKey] = [:]
+    var batches = Slab<RoomBatch>()
+    var spareBatches: [UInt32] = []
+
+    // This turn
+    /// CLOCK_MONOTONIC nanoseconds and seconds at the turn's beginning.
+    var now: UInt64
+    var second: UInt32
+    var activeBatches: [UInt32] = []
+    var touched: [UInt32] = []
+    var doomed: [(slot: UInt32, reason: CloseReason)] = []
+    var due: [UInt32] = []
+    var tally = Tally()
+    var gather = GatherList()
+    let receiveBuffer: ReceiveBuffer
+
+    // Waiting
+    /// Connections in `handingOver`, in the order in which they came.
+    var handovers: [SlotID] = []
+    /// While the process is out of descriptors the listener is not watched; when to try again, 0 if it is watched.
+    var acceptAgainAt: UInt64 = 0
+    /// When every connection must be gone; nil while the relay serves.
+    var drainDeadline: UInt64?
+    var drainNext: UInt32 = 0
+    var acceptLogRate = LogRate(perSecond: 1, burst: 5)
+    var handoffLogRate = LogRate(perSecond: 1, burst: 5)
+    var isSupervisorGone = false
+
+    /// What this turn's messages add to the counters: published once a turn.
+    struct Tally {
+        var voiceReceived: UInt64 = 0
+        var dataReceived: UInt64 = 0
+        var bytesReceived: UInt64 = 0
+        var voiceDelivered: UInt64 = 0
+        var dataDelivered: UInt64 = 0
+        var bytesSent: UInt64 = 0
+    }
+
+    init(_ launched: consuming Launched) throws(SystemError) {
+        // All that can fail comes first: a value half made can't be unmade.
+        let poller = try Poller(eventsMax: Limits.eventsPerTurnMax)
+        try poller.add(launched.listener.number, .read, .listener)
+        try poller.add(launched.inbox.number, .read, .inbox)
+        try poller.add(launched.control.number, .read, .control)
+        self.poller = poller
+        index = launched.index
+        configuration = launched.configuration
+        placement = Placement(key: launched.placementKey, workers: launched.outboxes.count)
+        memory = launched.memory
+        page = launched.memory.page(launched.index)
+        logger = launched.logger
+        outboxes = launched.outboxes
+        now = Clock.monotonicNanoseconds()
+        second = UInt32(now / 1_000_000_000)
+        connectionTimers = TimerWheel(now: second)
+        roomTimers = TimerWheel(now: second)
+        receiveBuffer = ReceiveBuffer(bytes: Limits.receiveBufferBytes)
+        survivingKeys = launched.survivingKeys
+        listener = launched.listener
+        inbox = launched.inbox
+        control = launched.control
+    }
+
+    /// Turns the loop until the worker has drained or its supervisor is gone and so are its clients.
+    mutating func run() {
+        page.zeroGauges()
+        page.state = .serving
+        page.heartbeat = now
+        report(.ready)
+        logger.debug("serving")
+        while !isFinished { turn() }
+        logger.debug("finished", metadata: ["connections": "\(connections.count)"])
+    }
+
+    private mutating func turn() {
+        let ready = poller.wait(milliseconds: patience)
+        now = Clock.monotonicNanoseconds()
+        second = UInt32(truncatingIfNeeded: now / 1_000_000_000)
+        for index in 0..<ready {
+            let event = poller.event(index)
+            switch event.source {
+            case .control: receiveControl()
+            case .inbox: receiveHandoffs()
+            case .listener: acceptConnections()
+            case .connection(let id):
+                // An event may be for a connection that an earlier one of this turn has ended.
+                guard connections.contains(id) else { continue }
+                if event.isWritable { resumeWriting(id.slot) }
+                if event.isReadable { read(id.slot) }
+            }
+        }
+        retryHandovers()
+        retryAccept()
+        runTimers()
+        if drainDeadline != nil { drainSome() }
+        settle()
+        publish()
+    }
+
+    /// Milliseconds that the next wait may take: a heartbeat a second, and less while something must be tried again.
+    private var patience: Int32 {
+        handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil ? 1000 : 5
+    }
+
+    /// Flushes what the turn has brought forth and removes who is to go, until neither brings forth more: a leave is said to
+    /// those who stay, and saying it may find another connection broken. It ends, because each round removes a connection.
+    private mutating func settle() {
+        repeat {
+            flushRooms()
+            flushTouched()
+            removeDoomed()
+        } while !activeBatches.isEmpty || !touched.isEmpty || !doomed.isEmpty
+    }
+
+    private mutating func runTimers() {
+        connectionTimers.turn(to: second, in: &connections, due: &due)
+        for slot in due where connections.isOccupied(slot) { connectionDue(slot) }
+        due.removeAll(keepingCapacity: true)
+        roomTimers.turn(to: second, in: &rooms, due: &due)
+        for slot in due where rooms.isOccupied(slot) { roomDue(slot) }
+        due.removeAll(keepingCapacity: true)
+        expireKeys()
+    }
+
+    /// Makes this turn's numbers seen.
+    private mutating func publish() {
+        if tally.bytesSent > 0 || tally.bytesReceived > 0 {
+            page.add(tally.voiceReceived, to: .voiceReceived)
+            page.add(tally.dataReceived, to: .dataReceived)
+            page.add(tally.bytesReceived, to: .bytesReceived)
+            page.add(tally.voiceDelivered, to: .voiceDelivered)
+            page.add(tally.dataDelivered, to: .dataDelivered)
+            page.add(tally.bytesSent, to: .bytesSent)
+            tally = Tally()
+        }
+        page.heartbeat = now
+    }
+
+    private var isFinished: Bool {
+        guard let drainDeadline else { return false }
+        return connections.count == 0 || now >= drainDeadline
+    }
+
+    /// Puts a connection on this turn's list of those to flush.
+    mutating func touch(_ slot: UInt32) {
+        guard !connections[slot].isTouched else { return }
+        connections[slot].isTouched = true
+        touched.append(slot)
+    }
+}
+
+/// The buffer that every read goes into; only what is incomplete is copied out of it.
+@safe
+struct ReceiveBuffer {
+    private let base: UnsafeMutableRawPointer
+    let capacity: Int
+
+    /// Lives as long as the process.
+    init(bytes: Int) {
+        unsafe base = .allocate(byteCount: bytes, alignment: 64)
+        capacity = bytes
+    }
+
+    /// What one receive did.
+    enum Received {
+        case bytes(Int)
+        case end
+        case wouldBlock
+        /// The connection is broken: errno.
+        case failed(Int32)
+    }
+
+    /// The corresponding C function is recv(2).
+    func receive(from socket: Int32) -> Received {
+        while true {
+            let result = unsafe recv(socket, base, Limits.receiveBytesMax, 0)
+            if result > 0 { return .bytes(result) }
+            if result == 0 { return .end }
+            switch errno {
+            case EINTR: continue
+            case EAGAIN: return .wouldBlock
+            case let code: return .failed(code)
+            }
+        }
+    }
+
+    /// For a system call that fills the buffer in another way.
+    var address: UnsafeMutableRawPointer { unsafe base }
+
+    /// The first `count` bytes; valid until the next receive.
+    func prefix(_ count: Int) -> UnsafeRawBufferPointer {
+        precondition(count <= capacity, "more bytes than the buffer holds")
+        return unsafe UnsafeRawBufferPointer(start: base, count: count)
+    }
+}

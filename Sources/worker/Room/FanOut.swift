@@ -1,0 +1,199 @@
+// Fan-out: what a member says is encoded once into its room's batch; when the turn ends each member is sent, in one call, the
+// ranges that others said. One lane of bytes for the whole room, no queue per member unless its socket is full.
+
+import Shared
+
+extension Worker {
+    /// Puts a message of `slot` into its room's batch. `payload` is masked with `key`; 0 if it is not masked.
+    mutating func say(_ slot: UInt32, _ payload: RawSpan, key: UInt32, isText: Bool) {
+        let room = connections[slot].room
+        let batch = openBatch(of: room)
+        let isVoice = Self.isVoice(payload, key: key)
+        let before: Int
+        if isVoice {
+            before = Self.encode(payload, key: key, into: &batches[batch].voice)
+        } else {
+            before = Self.encode(payload, key: key, into: &batches[batch].data)
+        }
+        let length = payload.byteCount
+        let lane = unsafe isVoice ? batches[batch].voice.bytes.unsafeBytes : batches[batch].data.bytes.unsafeBytes
+        let unmasked = unsafe RawSpan(_unsafeBytes: lane).extracting((lane.count - length)..<lane.count)
+        if isText && !unmasked.isUTF8 {
+            if isVoice {
+                batches[batch].voice.bytes.truncate(to: before)
+            } else {
+                batches[batch].data.bytes.truncate(to: before)
+            }
+            close(slot, .invalidText)
+            return
+        }
+        if isVoice {
+            batches[batch].voice.commit(sender: slot)
+            tally.voiceReceived += 1
+        } else {
+            if !connections[slot].hasSaidData {
+                connections[slot].hasSaidData = true
+                learnPeerID(slot, unmasked)
+            }
+            batches[batch].data.commit(sender: slot)
+            tally.dataReceived += 1
+        }
+        rooms[room].activeAt = second
+        // Bounds what one turn holds for one room.
+        if batches[batch].byteCount >= Limits.batchBytesMax { flushRoom(room) }
+    }
+
+    /// The first data message may say who this is (many guests share one invite token).
+    private mutating func learnPeerID(_ slot: UInt32, _ message: RawSpan) {
+        let id = unsafe message.withUnsafeBytes { bytes in
+            readSenderID(unsafe bytes.bindMemory(to: UInt8.self).span)
+        }
+        if let id { connections[slot].peerID = id }
+    }
+
+    /// Something that the relay itself says to a room, as data.
+    mutating func announce(_ message: [UInt8], to room: UInt32) {
+        let batch = openBatch(of: room)
+        ServerFrame.appendHeader(.binary, length: message.count, to: &batches[batch].data.bytes)
+        batches[batch].data.bytes.append(message)
+        batches[batch].data.commit(sender: Lane.noSender)
+    }
+
+    /// Whether a payload begins with the bytes of voice, 4B 56.
+    private static func isVoice(_ payload: RawSpan, key: UInt32) -> Bool {
+        payload.byteCount >= 2
+            && payload.byte(0) ^ UInt8(truncatingIfNeeded: key) == 0x4B
+            && payload.byte(1) ^ UInt8(truncatingIfNeeded: key >> 8) == 0x56
+    }
+
+    /// Appends a whole binary frame and says where it begins.
+    private static func encode(_ payload: RawSpan, key: UInt32, into lane: inout Lane) -> Int {
+        let before = lane.bytes.count
+        ServerFrame.appendHeader(.binary, length: payload.byteCount, to: &lane.bytes)
+        lane.bytes.append(unmasking: payload, key: key)
+        return before
+    }
+
+    private mutating func openBatch(of room: UInt32) -> UInt32 {
+        if let batch = rooms[room].batch { return batch }
+        let batch = spareBatches.popLast() ?? batches.insert(RoomBatch()).slot
+        batches[batch].room = room
+        rooms[room].batch = batch
+        activeBatches.append(batch)
+        return batch
+    }
+
+    /// Sends every room's batch.
+    mutating func flushRooms() {
+        var next = 0
+        while next < activeBatches.count {
+            let batch = activeBatches[next]
+            next += 1
+            // Flushed ahead of the turn's end and in use again, or spare.
+            if batches[batch].room != Room.none { flushRoom(batches[batch].room) }
+            spareBatches.append(batch)
+        }
+        if next > 0 { activeBatches.removeAll(keepingCapacity: true) }
+    }
+
+    /// Sends a room's batch now, if it has one: before somebody joins, so that what was said before is not for them, and
+    /// when the batch is large.
+    mutating func flushRoom(_ room: UInt32) {
+        guard let batch = rooms[room].batch else { return }
+        for place in 0..<rooms[room].members.count {
+            deliver(batch, to: rooms[room].members[place])
+        }
+        // Memory stays with a few batches, so that the steady state allocates nothing.
+        let kept = batch < Limits.batchesRetained ? Limits.batchBytesRetainedMax : Limits.batchBytesKeptMax
+        batches[batch].voice.removeAll(keeping: kept)
+        batches[batch].data.removeAll(keeping: kept)
+        batches[batch].room = Room.none
+        rooms[room].batch = nil
+    }
+
+    /// Sends one member what the others said.
+    private mutating func deliver(_ batch: UInt32, to member: UInt32) {
+        guard connections[member].phase == .open else { return }
+        let voice = batches[batch].voice.frames - batches[batch].voice.frames(from: member)
+        let data = batches[batch].data.frames - batches[batch].data.frames(from: member)
+        guard voice + data > 0 else { return }
+        tally.voiceDelivered += UInt64(voice)
+        tally.dataDelivered += UInt64(data)
+        guard connections[member].outbox.isClearForRoom, gatherBatch(batch, for: member) else {
+            queue(batch, for: member, sent: 0)
+            return
+        }
+        let control = connections[member].outbox.control.count
+        switch gather.send(to: connections[member].socket.number) {
+        case .bytes(let sent):
+            tally.bytesSent += UInt64(sent)
+            let total = gather.bytes
+            if control > 0 { connections[member].outbox.consume(min(sent, control)) }
+            guard sent < total else { return }
+            queue(batch, for: member, sent: max(0, sent - control))
+            block(member)
+        case .wouldBlock:
+            queue(batch, for: member, sent: 0)
+            block(member)
+        case .failed:
+            doom(member, .socketError)
+        }
+    }
+
+    private mutating func block(_ member: UInt32) {
+        connections[member].outbox.isBlocked = true
+        watchForWriting(member, true)
+    }
+
+    /// Fills the gather list for a member; false if the pieces are too many for one send.
+    private mutating func gatherBatch(_ batch: UInt32, for member: UInt32) -> Bool {
+        gather.removeAll()
+        connections[member].outbox.gather(into: &gather)
+        let voice = unsafe batches[batch].voice.bytes.unsafeBytes
+        var run = 0
+        while let range = batches[batch].voice.nextRange(notFrom: member, &run) {
+            guard !gather.isFull else { return false }
+            unsafe gather.append(voice, range)
+        }
+        let data = unsafe batches[batch].data.bytes.unsafeBytes
+        run = 0
+        while let range = batches[batch].data.nextRange(notFrom: member, &run) {
+            guard !gather.isFull else { return false }
+            unsafe gather.append(data, range)
+        }
+        return true
+    }
+
+    /// Copies what of the batch has not left into the member's outbox. The first `sent` bytes of its ranges have.
+    private mutating func queue(_ batch: UInt32, for member: UInt32, sent: Int) {
+        var sent = sent
+        var run = 0
+        var dropped = 0
+        let voice = unsafe RawSpan(_unsafeBytes: batches[batch].voice.bytes.unsafeBytes)
+        while let range = batches[batch].voice.nextRange(notFrom: member, &run) {
+            if sent >= range.count {
+                sent -= range.count
+                continue
+            }
+            connections[member].outbox.appendVoice(voice.extracting(range), sent: sent)
+            sent = 0
+            dropped += connections[member].outbox.dropOldVoice(bytesMax: configuration.backlogBytesMax)
+        }
+        if dropped > 0 { page.add(UInt64(dropped), to: .voiceDropped) }
+        let data = unsafe RawSpan(_unsafeBytes: batches[batch].data.bytes.unsafeBytes)
+        run = 0
+        while let range = batches[batch].data.nextRange(notFrom: member, &run) {
+            if sent >= range.count {
+                sent -= range.count
+                continue
+            }
+            connections[member].outbox.appendData(data.extracting(range), sent: sent)
+            sent = 0
+        }
+        if connections[member].outbox.isTooLong(configuration.backlogBytesMax) {
+            doom(member, .slow)
+        } else if !connections[member].outbox.isBlocked {
+            touch(member)
+        }
+    }
+}

@@ -1,0 +1,44 @@
+// A room: the host key that guests' tokens are verified against, and who is in it. It lives in exactly one worker, so
+// nothing here is ever locked.
+
+import Shared
+
+/// An open room. It has at least one member, or is about to be removed.
+struct Room: ~Copyable, Timed {
+    let id: [UInt8]
+    let hostKey: [UInt8]
+    /// Slots of the connections in it, in no order.
+    private(set) var members: [UInt32] = []
+    /// What has been said in this turn of the loop.
+    var batch: UInt32?
+    /// Second of the last message, join or leave.
+    var activeAt: UInt32
+    var timer = TimerLinks()
+
+    static let none = UInt32.max
+
+    init(id: [UInt8], hostKey: [UInt8], now: UInt32) {
+        self.id = id
+        self.hostKey = hostKey
+        activeAt = now
+    }
+
+    /// Adds a member and says at which place.
+    mutating func add(_ member: UInt32) -> UInt32 {
+        members.append(member)
+        return UInt32(members.count - 1)
+    }
+
+    /// Removes the member at a place. The last member takes the place: it is returned, if there is one.
+    mutating func remove(at place: UInt32) -> UInt32? {
+        let last = members.removeLast()
+        guard place < members.count else { return nil }
+        members[Int(place)] = last
+        return last
+    }
+}
+
+/// A room's id as a key: opaque bytes, compared as such.
+struct RoomID: Hashable {
+    let bytes: [UInt8]
+}

@@ -1,0 +1,75 @@
+// What a room's members said in one turn of the loop, encoded once: each member is then sent the ranges of it that others
+// said. Two lanes, because voice may overtake data that waits and never the other way round.
+//
+// A lane is frames one behind the other and a list of runs: who said the frames up to which byte. A member who said nothing
+// gets the lane in one piece; one who did gets what stands around its own runs.
+
+import Shared
+
+/// Frames of one class, and who said them.
+struct Lane: ~Copyable {
+    /// Frames of one sender that stand together.
+    struct Run {
+        /// The connection's slot; `Lane.noSender` for what the relay itself says.
+        var sender: UInt32
+        /// End of the run's bytes.
+        var end: Int
+        var frames: Int
+    }
+
+    static let noSender = UInt32.max
+
+    var bytes = ByteQueue()
+    private(set) var runs: [Run] = []
+    private(set) var frames = 0
+
+    init() {}
+
+    /// Says who said the frame that has been appended last.
+    mutating func commit(sender: UInt32) {
+        let end = bytes.count
+        frames += 1
+        if let last = runs.indices.last, runs[last].sender == sender {
+            runs[last].end = end
+            runs[last].frames += 1
+        } else {
+            runs.append(Run(sender: sender, end: end, frames: 1))
+        }
+    }
+
+    /// The next range of bytes that `member` did not say, from run `index` on; nil behind the last.
+    func nextRange(notFrom member: UInt32, _ index: inout Int) -> Range<Int>? {
+        while index < runs.count && runs[index].sender == member { index += 1 }
+        guard index < runs.count else { return nil }
+        let start = index == 0 ? 0 : runs[index - 1].end
+        while index < runs.count && runs[index].sender != member { index += 1 }
+        return start..<runs[index - 1].end
+    }
+
+    /// Frames that `member` said itself.
+    func frames(from member: UInt32) -> Int {
+        var count = 0
+        for index in runs.indices where runs[index].sender == member { count += runs[index].frames }
+        return count
+    }
+
+    /// Empties the lane; memory above `max` bytes is given back.
+    mutating func removeAll(keeping max: Int) {
+        bytes.removeAll()
+        bytes.releaseIfIdle(above: max)
+        if !runs.isEmpty { runs.removeAll(keepingCapacity: true) }
+        frames = 0
+    }
+}
+
+/// One room's turn.
+struct RoomBatch: ~Copyable {
+    var voice = Lane()
+    var data = Lane()
+    /// The room's slot; `TimerLinks.none` while the batch is spare.
+    var room = UInt32.max
+
+    init() {}
+
+    var byteCount: Int { voice.bytes.count + data.bytes.count }
+}

@@ -1,0 +1,92 @@
+// Frames of an open connection: messages go to its room, control frames are answered, violations close it.
+
+import Shared
+
+extension Worker {
+    /// Takes apart what came on an open connection.
+    mutating func receiveFrames(_ slot: UInt32, _ bytes: RawSpan) {
+        var offset = 0
+        while connections[slot].phase == .open {
+            switch connections[slot].frames.next(bytes, &offset, messageBytesMax: configuration.messageBytesMax) {
+            case .needMore:
+                return
+            case .message(let payload, let isText):
+                say(slot, bytes.extracting(payload.range), key: payload.key, isText: isText)
+            case .piece(let payload, let isText, let isLast):
+                connections[slot].message.append(unmasking: bytes.extracting(payload.range), key: payload.key)
+                if isLast { completeMessage(slot, isText: isText) }
+            case .control(let opcode, let payload, let isLast):
+                connections[slot].input.append(unmasking: bytes.extracting(payload.range), key: payload.key)
+                if isLast { receiveControlFrame(slot, opcode) }
+            case .violation(let violation):
+                close(slot, .protocolError(violation))
+            case .tooBig:
+                close(slot, .messageTooBig)
+            }
+        }
+    }
+
+    /// The last part of a message has come.
+    private mutating func completeMessage(_ slot: UInt32, isText: Bool) {
+        // The bytes are read in place: saying them touches the room's batch, not this queue.
+        let payload = unsafe connections[slot].message.unsafeBytes
+        say(slot, unsafe payload.bytes, key: 0, isText: isText)
+        connections[slot].message.release()
+    }
+
+    /// A control frame is whole; its payload stands unmasked in `input`.
+    private mutating func receiveControlFrame(_ slot: UInt32, _ opcode: Opcode) {
+        let payload = unsafe connections[slot].input.unsafeBytes
+        switch opcode {
+        case .ping:
+            if connections[slot].outbox.control.count <= Limits.controlBytesWaitingMax {
+                connections[slot].outbox.appendControlFrame(.pong, unsafe payload.bytes)
+                touch(slot)
+            } else {
+                page.add(1, to: .pongSkipped)
+            }
+        case .close:
+            receiveClose(slot, unsafe payload.bytes)
+        default:
+            break
+        }
+        connections[slot].input.release()
+    }
+
+    /// Echoes a close frame's code (RFC 6455, 5.5.1), or refuses a payload that is none.
+    private mutating func receiveClose(_ slot: UInt32, _ payload: RawSpan) {
+        guard payload.byteCount > 0 else {
+            close(slot, .byPeer, code: nil)
+            return
+        }
+        guard payload.byteCount >= 2 else {
+            close(slot, .protocolError(.closePayloadOfOneByte))
+            return
+        }
+        let code = UInt16(payload.byte(0)) << 8 | UInt16(payload.byte(1))
+        guard CloseCode.isValidOnWire(code) else {
+            close(slot, .protocolError(.closeCodeInvalid))
+            return
+        }
+        guard payload.extracting(2..<payload.byteCount).isUTF8 else {
+            close(slot, .protocolError(.closeReasonNotUTF8))
+            return
+        }
+        close(slot, .byPeer, code: code)
+    }
+}
+
+extension RawSpan {
+    /// Whether the bytes are well-formed UTF-8.
+    var isUTF8: Bool {
+        unsafe withUnsafeBytes { bytes in
+            let units = unsafe bytes.bindMemory(to: UInt8.self)
+            do throws(UTF8.ValidationError) {
+                _ = try UTF8Span(validating: unsafe units.span)
+                return true
+            } catch {
+                return false
+            }
+        }
+    }
+}
