@@ -26,7 +26,8 @@ let linkNow: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "now
 let package = Package(
     name: "relay",
     products: [
-        .executable(name: "relay-worker", targets: ["worker"])
+        .executable(name: "relay", targets: ["supervisor"]),
+        .executable(name: "relay-worker", targets: ["worker"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -55,6 +56,16 @@ let package = Package(
             ],
             swiftSettings: sourceSettings,
             linkerSettings: linkNow),
+
+        // Processes, restart, command line.
+        .executableTarget(
+            name: "supervisor",
+            dependencies: [
+                "Shared", "CLinux",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: sourceSettings),
 
         // A folder per module. Integration tests start the `relay` that was built beside them.
         .testTarget(

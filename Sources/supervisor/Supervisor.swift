@@ -1,0 +1,333 @@
+// The supervisor: starts the workers, replaces those that die, and ends them all. It holds whatever must outlive a worker
+// and touches no client's byte.
+//
+// Signals set intent by way of a signalfd; the loop acts on it:
+//     SIGTERM, SIGINT   drain, exit 0; a second one ends at once
+//     SIGCHLD           reap, account for what died with the process, start the next one
+//     SIGHUP, SIGUSR2   not available in this version: said in the log
+
+import CLinux
+import Glibc
+import Logging
+import Shared
+
+/// Why the relay can't start.
+struct StartError: Error, CustomStringConvertible {
+    var description: String
+    var exitStatus: Int32
+}
+
+final class Supervisor {
+    private let configuration: Configuration
+    private let logger: Logger
+    private let workerPath: String
+    private let environment: [String]
+    private let memory: SharedMemory
+    private let memoryFile: Int32
+    private let listeners: Listeners
+    private let places: [WorkerPlace]
+    /// SipHash key that pins rooms to workers: the same as long as the relay runs.
+    private let placementKey: [UInt8]
+    private let signals: Descriptor
+    private let startedAt = Clock.monotonicNanoseconds()
+    private var hasServed = false
+    /// When what is left is killed, once the relay drains.
+    private var drainDeadline: UInt64?
+    private var isForced = false
+
+    var address: ListenAddress { listeners.address }
+
+    init(_ configuration: Configuration, workerPath: String, environment: [String], logger: Logger) throws(StartError) {
+        self.configuration = configuration
+        self.workerPath = workerPath
+        self.environment = environment
+        self.logger = logger
+        do throws(ListenError) {
+            listeners = try Listeners(configuration.listen, count: configuration.workers)
+        } catch {
+            throw StartError(description: error.description, exitStatus: ExitStatus.unavailable)
+        }
+        do throws(SystemError) {
+            let watched = [SIGTERM, SIGINT, SIGCHLD, SIGHUP, SIGUSR2]
+            let number = unsafe clinux_signalfd(watched, watched.count)
+            guard number >= 0 else { throw SystemError("signalfd") }
+            signals = Descriptor(owning: number)
+            let file = try SharedMemory.makeFile()
+            memory = try SharedMemory.create(in: file, workers: configuration.workers)
+            memoryFile = file.release()
+            var places: [WorkerPlace] = []
+            for index in 0..<configuration.workers {
+                places.append(
+                    try WorkerPlace(index: index, listener: listeners.descriptors[index], page: memory.page(index)))
+            }
+            self.places = places
+        } catch {
+            throw StartError(description: "can't start: \(error)", exitStatus: ExitStatus.unavailable)
+        }
+        var random = SystemRandomNumberGenerator()
+        placementKey = (0..<Limits.placementKeyBytes).map { _ in UInt8.random(in: 0...255, using: &random) }
+        guard unsafe access(workerPath, X_OK) == 0 else {
+            throw StartError(
+                description: "\(workerPath) is missing or not executable: relay and relay-worker belong in one folder",
+                exitStatus: ExitStatus.unavailable)
+        }
+    }
+
+    // MARK: - The loop
+
+    /// Runs until every worker has ended. Returns the exit status.
+    ///
+    /// - Parameter whenServing: called once, when every worker serves.
+    func run(whenServing: () -> Void) -> Int32 {
+        for place in places { launch(place) }
+        while !isFinished {
+            wait()
+            handleSignals()
+            for place in places { receive(from: place) }
+            watchHearts()
+            restartDue()
+            enforceDeadline()
+            if !hasServed && places.allSatisfy(\.isReady) {
+                hasServed = true
+                if drainDeadline == nil { memory.phase = .serving }
+                whenServing()
+            }
+        }
+        logger.info("stopped")
+        return ExitStatus.success
+    }
+
+    private var isFinished: Bool {
+        drainDeadline != nil && places.allSatisfy { $0.pid == nil }
+    }
+
+    /// Waits for a signal, a message, or the next thing that is due. poll(2): there is a handful of descriptors.
+    private func wait() {
+        var polled = [pollfd(fd: signals.number, events: Int16(POLLIN), revents: 0)]
+        for place in places {
+            guard let number = place.control?.number else { continue }
+            let writes = place.control?.isBlocked == true ? Int16(POLLOUT) : 0
+            polled.append(pollfd(fd: number, events: Int16(POLLIN) | writes, revents: 0))
+        }
+        let now = Clock.monotonicNanoseconds()
+        var patience: UInt64 = 1_000_000_000
+        for due in places.compactMap(\.restartDue) + [drainDeadline].compactMap({ $0 }) {
+            patience = min(patience, due > now ? due - now : 0)
+        }
+        // Rounded up: a wait that ends a little early would spin.
+        _ = unsafe poll(&polled, nfds_t(polled.count), Int32((patience + 999_999) / 1_000_000))
+    }
+
+    // MARK: - Launching
+
+    private func launch(_ place: WorkerPlace) {
+        let now = Clock.monotonicNanoseconds()
+        do throws(SystemError) {
+            let pair = try MessagePair(bufferBytes: Int32(Limits.controlBufferBytes))
+            let pid = try spawn(name: "relay-worker", control: pair.far.number)
+            let ends = pair.split()
+            _ = close(ends.far)
+            place.page.state = .starting
+            place.page.heartbeat = now
+            place.launched(pid, ControlChannel(Descriptor(owning: ends.near)), now: now)
+        } catch {
+            let pause = place.restarts.died(uptime: 0)
+            place.restartDue = now + max(pause, 100_000_000)
+            logger.error("can't start worker", metadata: ["worker": "\(place.index)", "reason": "\(error)"])
+            return
+        }
+        let launch = ControlMessage.Launch(
+            index: place.index, workers: places.count, placementKey: placementKey, configuration: configuration)
+        var isSent = place.send(.launch(launch), descriptors: [memoryFile, place.listener, place.inboxReceiver])
+        let senders = places.map(\.inboxSender)
+        for first in stride(from: 0, to: senders.count, by: Int(CLINUX_DESCRIPTORS_MAX)) {
+            let part = senders[first..<min(first + Int(CLINUX_DESCRIPTORS_MAX), senders.count)]
+            isSent = place.send(.inboxes(first: first), descriptors: Array(part)) && isSent
+        }
+        for (room, key) in place.hostKeys where isSent {
+            isSent = place.send(.hostKey(room: room, publicKey: key.publicKey, expiry: key.expiry))
+        }
+        isSent = place.send(.start) && isSent
+        if !isSent { logger.error("launch messages lost", metadata: ["worker": "\(place.index)"]) }
+    }
+
+    /// The corresponding C function is posix_spawn(3).
+    private func spawn(name: String, control: Int32) throws(SystemError) -> pid_t {
+        var pid: pid_t = 0
+        var arguments = unsafe [strdup(name), nil]
+        var variables = unsafe environment.map { unsafe strdup($0) } + [nil]
+        defer {
+            let copies = unsafe arguments + variables
+            for index in unsafe copies.indices { unsafe free(copies[index]) }
+        }
+        let result = unsafe clinux_spawn(workerPath, &arguments, &variables, control, &pid)
+        guard result == 0 else { throw SystemError("posix_spawn \(workerPath)", result) }
+        return pid
+    }
+
+    private func restartDue() {
+        guard drainDeadline == nil else { return }
+        let now = Clock.monotonicNanoseconds()
+        for place in places {
+            if let due = place.restartDue, now >= due { launch(place) }
+        }
+    }
+
+    // MARK: - Messages from workers
+
+    private func receive(from place: WorkerPlace) {
+        guard place.control != nil else { return }
+        do throws(SystemError) { try place.control?.flush() } catch { return }
+        while let received = place.control?.receive() {
+            switch consume received {
+            case .nothing:
+                return
+            case .message(let message, let descriptors):
+                for descriptor in descriptors { _ = close(descriptor) }
+                heed(message, place)
+            case .closed:
+                // Its end is reaped in a moment.
+                place.control = nil
+                return
+            case .failed:
+                place.control = nil
+                return
+            case .malformed(let error):
+                logger.error(
+                    "control message not understood",
+                    metadata: ["worker": "\(place.index)", "reason": "\(error)"])
+            }
+        }
+    }
+
+    private func heed(_ message: ControlMessage, _ place: WorkerPlace) {
+        switch message {
+        case .ready:
+            place.isReady = true
+            logger.debug("worker ready", metadata: ["worker": "\(place.index)", "pid": "\(place.pid ?? 0)"])
+            if let deadline = drainDeadline { _ = place.send(.drain(deadline: deadline)) }
+        case .hostKey(let room, let publicKey, _):
+            place.hostKeys[room] = WorkerPlace.HostKey(publicKey: publicKey, expiry: 0)
+        case .hostKeyGone(let room):
+            place.hostKeys[room] = nil
+        case .failed(let reason):
+            logger.error("worker failed", metadata: ["worker": "\(place.index)", "reason": "\(reason)"])
+        case .launch, .inboxes, .start, .drain:
+            logger.error(
+                "control message out of place",
+                metadata: ["worker": "\(place.index)", "message": "\(message.name)"])
+        }
+    }
+
+    // MARK: - Ends of workers
+
+    private func handleSignals() {
+        while true {
+            var information = signalfd_siginfo()
+            let size = MemoryLayout<signalfd_siginfo>.size
+            guard unsafe Glibc.read(signals.number, &information, size) == size else { return }
+            switch Int32(information.ssi_signo) {
+            case SIGTERM, SIGINT: stop()
+            case SIGCHLD: reap()
+            case SIGHUP: logger.warning("SIGHUP: reload is not available in this version; restart to apply a change")
+            case SIGUSR2: logger.warning("SIGUSR2: upgrade is not available in this version")
+            default: break
+            }
+        }
+    }
+
+    private func reap() {
+        while true {
+            var status: Int32 = 0
+            let pid = unsafe waitpid(-1, &status, WNOHANG)
+            guard pid > 0 else { return }
+            guard let place = places.first(where: { $0.pid == pid }) else { continue }
+            // What it said last: host keys above all.
+            receive(from: place)
+            ended(place, status)
+        }
+    }
+
+    /// Accounts for a worker that has ended, and arranges the next.
+    private func ended(_ place: WorkerPlace, _ status: Int32) {
+        let now = Clock.monotonicNanoseconds()
+        let uptime = now - place.launchedAt
+        let rooms = place.page[.rooms]
+        let connections = place.page[.connections]
+        let metadata: Logger.Metadata = [
+            "worker": "\(place.index)", "pid": "\(place.pid ?? 0)", "cause": "\(Self.cause(status))",
+            "uptime": "\(uptime / 1_000_000_000)s", "rooms": "\(rooms)", "clients": "\(place.page[.clients])",
+        ]
+        memory.rooms.give(rooms)
+        memory.connections.give(connections)
+        place.ended(now: now)
+        if drainDeadline != nil {
+            logger.debug("worker stopped", metadata: metadata)
+            return
+        }
+        let pause = place.restarts.died(uptime: uptime)
+        place.restartDue = now + pause
+        logger.error(
+            "worker died",
+            metadata: metadata.merging(
+                ["restart_in": "\(pause / 1_000_000)ms"], uniquingKeysWith: { first, _ in first }))
+    }
+
+    private static func cause(_ status: Int32) -> String {
+        if clinux_wait_exited(status) != 0 { return "exit \(clinux_wait_exit_status(status))" }
+        let signal = clinux_wait_signal(status)
+        return unsafe "signal \(signal) (\(String(cString: strsignal(signal))))"
+    }
+
+    /// Kills a worker whose loop has stopped turning; its end is then handled like any other.
+    private func watchHearts() {
+        guard drainDeadline == nil else { return }
+        let now = Clock.monotonicNanoseconds()
+        for place in places {
+            guard let pid = place.pid, now > place.page.heartbeat else { continue }
+            let silence = now - place.page.heartbeat
+            guard silence > Limits.heartbeatSilenceNanoseconds else { continue }
+            logger.error(
+                "worker hangs: killing it",
+                metadata: ["worker": "\(place.index)", "pid": "\(pid)", "silent": "\(silence / 1_000_000)ms"])
+            // Its death is awaited by SIGCHLD; it must not be killed again meanwhile.
+            place.page.heartbeat = now
+            kill(pid, SIGKILL)
+        }
+    }
+
+    // MARK: - Stopping
+
+    private func stop() {
+        let now = Clock.monotonicNanoseconds()
+        guard drainDeadline == nil else {
+            logger.warning("second signal: stopping at once")
+            isForced = true
+            return
+        }
+        let grace = UInt64(configuration.shutdownGraceSeconds) * 1_000_000_000
+        drainDeadline = now + grace
+        memory.phase = .draining
+        logger.info("draining", metadata: ["grace": "\(configuration.shutdownGraceSeconds)s"])
+        for place in places {
+            place.restartDue = nil
+            if place.isReady { _ = place.send(.drain(deadline: now + grace)) }
+        }
+    }
+
+    /// Kills what is left when the grace is over, with some time for workers to end by themselves.
+    private func enforceDeadline() {
+        guard let deadline = drainDeadline else { return }
+        guard isForced || Clock.monotonicNanoseconds() >= deadline + Limits.killDelayNanoseconds else { return }
+        for place in places {
+            guard let pid = place.pid else { continue }
+            if !isForced {
+                logger.warning("worker did not stop in time: killing it", metadata: ["worker": "\(place.index)"])
+            }
+            kill(pid, SIGKILL)
+        }
+        // Asked again in a second at the most, should one be slow to die.
+        isForced = false
+        drainDeadline = Clock.monotonicNanoseconds()
+    }
+}
