@@ -28,6 +28,7 @@ let package = Package(
     products: [
         .executable(name: "relay", targets: ["supervisor"]),
         .executable(name: "relay-worker", targets: ["worker"]),
+        .executable(name: "relay-load", targets: ["loadtest"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -64,6 +65,15 @@ let package = Package(
                 "Shared", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: sourceSettings),
+
+        // End-to-end check and load generator for users.
+        .executableTarget(
+            name: "loadtest",
+            dependencies: [
+                "CLinux", "COpenSSL", "CSodium",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: sourceSettings),
 

@@ -1,0 +1,121 @@
+// A connection as bytes in and bytes out. TCP now; TLS goes in here, behind the same calls.
+
+import CLinux
+import Glibc
+
+/// What a read or write came to. Failures are values: a relay that closes is an answer, not an accident.
+enum Progress: Equatable {
+    case bytes(Int)
+    case wouldBlock
+    case ended(String)
+}
+
+/// The connection could not be opened.
+struct ConnectError: Error, CustomStringConvertible {
+    var description: String
+}
+
+/// A connected, non-blocking TCP socket with one owner; closed with it.
+final class Transport {
+    let descriptor: Int32
+
+    private init(owning descriptor: Int32) {
+        self.descriptor = descriptor
+    }
+
+    deinit {
+        _ = close(descriptor)
+    }
+
+    /// Connects to the first of the endpoint's addresses that answers.
+    static func connect(
+        to endpoint: Endpoint, from source: SocketAddress? = nil, deadline: Deadline
+    ) throws(ConnectError) -> Transport {
+        var problems: [String] = []
+        for address in endpoint.addresses {
+            do throws(ConnectError) {
+                return try connect(to: address, from: source, deadline: deadline)
+            } catch {
+                problems.append(error.description)
+            }
+        }
+        throw ConnectError(
+            description: "can't connect to \(endpoint.authority): \(problems.joined(separator: "; "))")
+    }
+
+    private static func connect(
+        to address: SocketAddress, from source: SocketAddress?, deadline: Deadline
+    ) throws(ConnectError) -> Transport {
+        let flags = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        let descriptor = socket(address.family, flags, 0)
+        guard descriptor >= 0 else { throw ConnectError(description: "socket: \(errorText(errno))") }
+        let transport = Transport(owning: descriptor)
+        transport.set(Int32(IPPROTO_TCP), TCP_NODELAY)
+        if let source, source.family == address.family {
+            // The port is chosen at connect(2), so that one source address serves as many ports as there are.
+            transport.set(Int32(IPPROTO_IP), 24)  // IP_BIND_ADDRESS_NO_PORT
+            let result = unsafe source.withPointer { unsafe bind(descriptor, $0, $1) }
+            guard result == 0 else { throw ConnectError(description: "bind: \(errorText(errno))") }
+        }
+        let result = unsafe address.withPointer { unsafe Glibc.connect(descriptor, $0, $1) }
+        if result != 0 {
+            guard errno == EINPROGRESS else { throw ConnectError(description: errorText(errno)) }
+            guard transport.wait(for: POLLOUT, until: deadline) else {
+                throw ConnectError(description: "no answer in time")
+            }
+            let error = transport.pendingError()
+            guard error == 0 else { throw ConnectError(description: errorText(error)) }
+        }
+        return transport
+    }
+
+    /// One read of at most `buffer.count` bytes into the front of `buffer`.
+    func read(into buffer: inout [UInt8]) -> Progress {
+        let count = unsafe buffer.withUnsafeMutableBytes { unsafe recv(descriptor, $0.baseAddress, $0.count, 0) }
+        if count > 0 { return .bytes(count) }
+        if count == 0 { return .ended("closed by the relay") }
+        return errno == EAGAIN || errno == EINTR ? .wouldBlock : .ended(Self.errorText(errno))
+    }
+
+    /// One write of what follows `start`.
+    func write(_ bytes: [UInt8], from start: Int) -> Progress {
+        let count = unsafe bytes.withUnsafeBytes { raw in
+            let rest = unsafe UnsafeRawBufferPointer(rebasing: raw[start...])
+            return unsafe send(descriptor, rest.baseAddress, rest.count, Int32(MSG_NOSIGNAL))
+        }
+        if count >= 0 { return .bytes(count) }
+        return errno == EAGAIN || errno == EINTR ? .wouldBlock : .ended(Self.errorText(errno))
+    }
+
+    /// Ends both directions.
+    func shutdown() {
+        _ = Glibc.shutdown(descriptor, Int32(SHUT_RDWR))
+    }
+
+    /// Waits until the socket is ready; false if the deadline passes first.
+    func wait(for events: Int32, until deadline: Deadline) -> Bool {
+        while true {
+            var entry = pollfd(fd: descriptor, events: Int16(events), revents: 0)
+            let ready = unsafe poll(&entry, 1, deadline.pollMilliseconds)
+            if ready > 0 { return true }
+            if ready == 0 || errno != EINTR { return false }
+        }
+    }
+
+    private func set(_ level: Int32, _ option: Int32) {
+        var one: Int32 = 1
+        // A convenience only: a kernel that refuses it changes nothing that is checked here.
+        _ = unsafe setsockopt(descriptor, level, option, &one, socklen_t(MemoryLayout<Int32>.size))
+    }
+
+    private func pendingError() -> Int32 {
+        var error: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        let result = unsafe getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &length)
+        return result == 0 ? error : errno
+    }
+
+    static func errorText(_ code: Int32) -> String {
+        unsafe String(cString: strerror(code))
+    }
+}
