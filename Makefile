@@ -1,0 +1,53 @@
+# `make run` and `make test` do all of their own set-up on a fresh Debian 12 with a Swift 6.3 toolchain on the PATH.
+# What takes more than a line is a script in .ci/.
+
+# Another folder keeps a build apart, for example `make test BUILD=.build-mine`.
+BUILD ?= .build
+# The relay that `make check` talks to.
+URL ?= ws://localhost:8443
+
+export SWIFT ?= swift
+swift_build := $(SWIFT) build --scratch-path $(BUILD)
+packages := g++ git libsodium-dev libssl-dev pkg-config
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint format check bench clean
+
+help: ## Show what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+run: build ## Build the relay and run it on port 8443; RELAY_ variables apply (config/relay.env)
+	@exec $(BUILD)/release/relay
+
+# With Swift's own libraries inside, the programs need no toolchain where they run.
+build: ## Build relay, relay-worker and relay-load into .build/release
+	@.ci/need $(packages)
+	$(swift_build) --configuration release --static-swift-stdlib
+
+# Integration tests start the `relay` that lies beside them, so everything is built before any test runs.
+test: ## Build and run all tests
+	@.ci/need $(packages)
+	$(swift_build) --build-tests
+	$(SWIFT) test --scratch-path $(BUILD) --skip-build --disable-xctest
+
+lint: ## Check the style (.swift-format)
+	@.ci/need
+	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests
+
+format: ## Put the style right, as far as a program can
+	@.ci/need
+	$(SWIFT) format --in-place --recursive --parallel Package.swift Sources Tests
+
+check: build ## Check a running relay end to end: make check URL=ws://HOST:PORT
+	$(BUILD)/release/relay-load check --url $(URL)
+
+bench: export RELAY = $(abspath $(BUILD)/release/relay)
+bench: export LOAD = $(abspath $(BUILD)/release/relay-load)
+bench: build ## Measure CPU time, memory and allocations (Benchmarks/README.md)
+	@.ci/need procps
+	Benchmarks/run
+	Benchmarks/memory
+	Benchmarks/allocations
+
+clean: ## Remove what was built
+	rm -rf $(BUILD) .build-bench
