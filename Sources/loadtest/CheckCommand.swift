@@ -13,8 +13,9 @@ struct CheckCommand: ParsableCommand {
             may be checked; nobody else's room is touched.
 
             A relay with W workers has W x W ways from the worker that accepts a connection to the worker that owns \
-            its room, and a client can't choose. The last lines say how likely it is that all were used; more --rooms \
-            make it likelier (8 workers: about 160, 16 workers: about 640). A relay's limit of joins per second (RELAY_RATE_LIMIT_PER_IP) makes a big check slower, not wrong.
+            its room, and a client can't choose. --workers W opens as many rooms as make it 99 % likely that all are \
+            used; the last line says how likely it was. A relay's limit of joins per second (RELAY_RATE_LIMIT_PER_IP) \
+            makes a big check slower, not wrong.
 
             Exit status: 0 if everything is as it must be, 1 if something is not, 2 if the relay can't be reached or \
             the options are wrong.
@@ -25,8 +26,11 @@ struct CheckCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The relay, as ws://HOST:PORT.", valueName: "url"))
     var url: String
 
-    @Option(help: "Rooms to open at once.")
-    var rooms = 64
+    @Option(help: "Workers of the relay: sets --rooms so that every way between them is used. Up to 64.")
+    var workers: Int?
+
+    @Option(name: .customLong("rooms"), help: "Rooms to open at once (default: 64, or by --workers).")
+    var roomsGiven: Int?
 
     @Option(help: "Guests in each room beside its host. The relay allows 20 clients in a room by default.")
     var guests = 3
@@ -40,7 +44,13 @@ struct CheckCommand: ParsableCommand {
     @Flag(help: "Show up to 20 failures of each kind, not 3.")
     var verbose = false
 
+    /// Rooms to open at once.
+    var rooms: Int {
+        roomsGiven ?? max(64, workers.map { Coverage.rooms(workers: $0, joinsPerRoom: guests + 1) } ?? 64)
+    }
+
     func validate() throws {
+        guard (1...64).contains(workers ?? 1) else { throw ValidationError("--workers must be from 1 to 64") }
         guard (1...100_000).contains(rooms) else { throw ValidationError("--rooms must be from 1 to 100000") }
         guard (2...63).contains(guests) else {
             throw ValidationError("--guests must be from 2 to 63: with fewer, no message goes from guest to guest")

@@ -140,7 +140,7 @@ final class CheckRun {
         let tenths = Int(seconds * 10)
         print("\n\(words): \(report.checks) checks, \(report.failures) failures, \(tenths / 10).\(tenths % 10) s")
         guard !rooms.isEmpty else { return }
-        let odds = [2, 4, 8, 16].map { workers in
+        let odds = (options.workers.map { [$0] } ?? [2, 4, 8, 16]).map { workers in
             "\(workers) workers \(Coverage(workers: workers, rooms: rooms.count, joins: joins).percent)"
         }
         print("Odds that every way from accepting to owning worker was used: \(odds.joined(separator: ", "))")
@@ -161,6 +161,15 @@ struct Coverage {
         let usedByOwner = 1 - power(1 - share, joins / max(1, rooms))
         let missed = power(1 - share * usedByOwner, rooms)
         return power(1 - missed, workers * workers)
+    }
+
+    /// Rooms enough for `percent` to be 99 or more.
+    static func rooms(workers: Int, joinsPerRoom: Int) -> Int {
+        var rooms = workers
+        while Coverage(workers: workers, rooms: rooms, joins: rooms * joinsPerRoom).probability < 0.99 {
+            rooms += max(1, rooms / 16)
+        }
+        return rooms
     }
 
     var percent: String {
