@@ -115,8 +115,15 @@ package enum Limits {
     /// connection being refused, the descriptors of a message that has just come in.
     package static let descriptorsReserved = 64
 
-    /// A worker whose loop has not turned for so long is killed and replaced; it beats once a second at least.
+    /// A worker whose loop has not turned for so long does not serve, says `/health`; it beats once a second at least.
     package static let heartbeatSilenceNanoseconds: UInt64 = 5_000_000_000
+    /// How far apart the supervisor looks at workers' heartbeats.
+    package static let heartbeatCheckNanoseconds: UInt64 = 1_000_000_000
+    /// A worker that shows the same heartbeat at so many looks in a row is killed and replaced. Looks and not time: when
+    /// the whole machine has stood still (a virtual machine moved, a laptop's lid) nobody has beaten, and nobody hangs.
+    package static let heartbeatSilentChecksMax = 5
+    /// The same for a worker that is not ready yet.
+    package static let launchSilentChecksMax = 30
     /// Time beyond RELAY_SHUTDOWN_GRACE that a worker has to end by itself before it is killed.
     package static let killDelayNanoseconds: UInt64 = 1_000_000_000
     /// listen(2)'s backlog, per worker; the kernel caps it at net.core.somaxconn. A restarted worker finds in it whoever

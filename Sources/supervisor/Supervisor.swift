@@ -34,6 +34,7 @@ final class Supervisor {
     /// When what is left is killed, once the relay drains.
     private var drainDeadline: UInt64?
     private var isForced = false
+    private var heartsCheckedAt: UInt64 = 0
 
     var address: ListenAddress { listeners.address }
 
@@ -283,15 +284,16 @@ final class Supervisor {
     private func watchHearts() {
         guard drainDeadline == nil else { return }
         let now = Clock.monotonicNanoseconds()
+        guard now - heartsCheckedAt >= Limits.heartbeatCheckNanoseconds else { return }
+        heartsCheckedAt = now
         for place in places {
-            guard let pid = place.pid, now > place.page.heartbeat else { continue }
-            let silence = now - place.page.heartbeat
-            guard silence > Limits.heartbeatSilenceNanoseconds else { continue }
+            guard let pid = place.pid, place.isSilent() else { continue }
             logger.error(
                 "worker hangs: killing it",
-                metadata: ["worker": "\(place.index)", "pid": "\(pid)", "silent": "\(silence / 1_000_000)ms"])
-            // Its death is awaited by SIGCHLD; it must not be killed again meanwhile.
-            place.page.heartbeat = now
+                metadata: [
+                    "worker": "\(place.index)", "pid": "\(pid)",
+                    "silent": "\((now - min(now, place.page.heartbeat)) / 1_000_000)ms",
+                ])
             kill(pid, SIGKILL)
         }
     }

@@ -20,6 +20,9 @@ final class WorkerPlace {
     private(set) var pid: pid_t?
     var control: ControlChannel?
     var isReady = false
+    /// The heartbeat at the last look, and at how many looks in a row it has been the same.
+    private var heartbeatSeen: UInt64 = 0
+    private var silentChecks = 0
     /// CLOCK_MONOTONIC nanoseconds of the last launch.
     private(set) var launchedAt: UInt64 = 0
     var restarts = RestartPolicy()
@@ -45,8 +48,17 @@ final class WorkerPlace {
         self.pid = pid
         self.control = consume control
         isReady = false
+        (heartbeatSeen, silentChecks) = (0, 0)
         launchedAt = now
         restartDue = nil
+    }
+
+    /// Looks at the heartbeat. True when it has not changed for too many looks; that is said once.
+    func isSilent() -> Bool {
+        let heartbeat = page.heartbeat
+        silentChecks = heartbeat == heartbeatSeen ? silentChecks + 1 : 0
+        heartbeatSeen = heartbeat
+        return silentChecks == (isReady ? Limits.heartbeatSilentChecksMax : Limits.launchSilentChecksMax)
     }
 
     /// Sends the process a message; one that can't be reached is about to be seen dead.
