@@ -9,16 +9,17 @@
 //     1  launch           worker  index u32, workers u32, placement key 16 bytes,   memory, listener, inbox
 //                                 configuration (Configuration.encode)
 //     2  inboxes          worker  first index u32                                   send ends from that index on
-//     3  hostKey          both    room (count u32, bytes), public key 32 bytes,     -
-//                                 expiry u64: CLOCK_MONOTONIC ns; 0 from a worker
+//     3  hostKeys         both    count u32, then each: room (count u32, bytes),    -
+//                                 public key (count u32, 32 bytes), expiry u64:
+//                                 CLOCK_MONOTONIC ns; 0 from a worker
 //     4  hostKeyGone      superv. room (count u32, bytes)                           -
 //     5  start            worker  -                                                 -
 //     6  ready            superv. -                                                 -
 //     7  drain            worker  deadline u64: CLOCK_MONOTONIC ns                  -
 //     8  failed           superv. reason (count u32, UTF-8)                         -
 //
-// A launch is: launch, inboxes (as many as the workers need: a message carries 253 descriptors at most), hostKey for each key
-// that outlived the predecessor, start. The worker answers ready or failed.
+// A launch is: launch, inboxes (as many as the workers need: a message carries 253 descriptors at most), hostKeys with the
+// keys that outlived the predecessor, start. The worker answers ready or failed.
 
 import CLinux
 import Glibc
@@ -27,12 +28,26 @@ import Glibc
 package enum ControlMessage: Equatable, Sendable {
     case launch(Launch)
     case inboxes(first: Int)
-    case hostKey(room: [UInt8], publicKey: [UInt8], expiry: UInt64)
+    case hostKeys([HostKey])
     case hostKeyGone(room: [UInt8])
     case start
     case ready
     case drain(deadline: UInt64)
     case failed(reason: String)
+
+    /// The key of a room's host.
+    package struct HostKey: Equatable, Sendable {
+        package var room: [UInt8]
+        package var publicKey: [UInt8]
+        /// CLOCK_MONOTONIC nanoseconds at which it lapses; 0: with the room.
+        package var expiry: UInt64
+
+        package init(room: [UInt8], publicKey: [UInt8], expiry: UInt64) {
+            self.room = room
+            self.publicKey = publicKey
+            self.expiry = expiry
+        }
+    }
 
     /// What a worker needs to know before it can begin.
     package struct Launch: Equatable, Sendable {
@@ -65,10 +80,13 @@ package enum ControlMessage: Equatable, Sendable {
             launch.configuration.encode(into: &writer)
         case .inboxes(let first):
             writer.write(UInt32(first))
-        case .hostKey(let room, let publicKey, let expiry):
-            writer.write(room)
-            writer.write(publicKey)
-            writer.write(expiry)
+        case .hostKeys(let keys):
+            writer.write(UInt32(keys.count))
+            for key in keys {
+                writer.write(key.room)
+                writer.write(key.publicKey)
+                writer.write(key.expiry)
+            }
         case .hostKeyGone(let room):
             writer.write(room)
         case .drain(let deadline):
@@ -86,7 +104,7 @@ package enum ControlMessage: Equatable, Sendable {
         switch self {
         case .launch: "launch"
         case .inboxes: "inboxes"
-        case .hostKey: "hostKey"
+        case .hostKeys: "hostKeys"
         case .hostKeyGone: "hostKeyGone"
         case .start: "start"
         case .ready: "ready"
@@ -99,7 +117,7 @@ package enum ControlMessage: Equatable, Sendable {
         switch self {
         case .launch: 1
         case .inboxes: 2
-        case .hostKey: 3
+        case .hostKeys: 3
         case .hostKeyGone: 4
         case .start: 5
         case .ready: 6
@@ -123,10 +141,16 @@ package enum ControlMessage: Equatable, Sendable {
         case 2:
             self = .inboxes(first: Int(try reader.read(UInt32.self)))
         case 3:
-            let room = try reader.readBytes(max: Limits.roomIDBytesMax, field: "room")
-            let key = try reader.readBytes(max: Limits.publicKeyBytes, field: "public key")
-            guard key.count == Limits.publicKeyBytes else { throw .invalid(field: "public key") }
-            self = .hostKey(room: room, publicKey: key, expiry: try reader.read(UInt64.self))
+            let count = Int(try reader.read(UInt32.self))
+            guard count <= Limits.hostKeysPerMessageMax else { throw .invalid(field: "host keys") }
+            var keys: [HostKey] = []
+            for _ in 0..<count {
+                let room = try reader.readBytes(max: Limits.roomIDBytesMax, field: "room")
+                let key = try reader.readBytes(max: Limits.publicKeyBytes, field: "public key")
+                guard key.count == Limits.publicKeyBytes else { throw .invalid(field: "public key") }
+                keys.append(HostKey(room: room, publicKey: key, expiry: try reader.read()))
+            }
+            self = .hostKeys(keys)
         case 4:
             self = .hostKeyGone(room: try reader.readBytes(max: Limits.roomIDBytesMax, field: "room"))
         case 5:
@@ -161,6 +185,8 @@ package struct ControlChannel: ~Copyable {
     private var waiting: [(bytes: [UInt8], descriptors: [Int32])] = []
     /// Messages at the front of `waiting` that have been sent.
     private var sent = 0
+    private var buffer = [UInt8](repeating: 0, count: Limits.controlMessageBytesMax)
+    private var descriptors = [Int32](repeating: -1, count: Int(CLINUX_DESCRIPTORS_MAX))
 
     package init(_ socket: consuming Descriptor) {
         self.socket = socket
@@ -175,11 +201,16 @@ package struct ControlChannel: ~Copyable {
     /// Sends a message, or queues it behind those that wait. The descriptors stay the caller's and must stay open until they are sent.
     ///
     /// - Returns: false if the queue is full (`Limits.controlQueueMessagesMax`): the message is not sent.
-    package mutating func send(_ message: ControlMessage, descriptors: [Int32] = []) throws(SystemError) -> Bool {
+    package mutating func send(_ message: ControlMessage) throws(SystemError) -> Bool {
         guard waiting.count - sent < Limits.controlQueueMessagesMax else { return false }
+        try sendAlways(message)
+        return true
+    }
+
+    /// The same for the messages of a launch, which are as many as they are and of no use without the last.
+    package mutating func sendAlways(_ message: ControlMessage, descriptors: [Int32] = []) throws(SystemError) {
         waiting.append((message.bytes, descriptors))
         try flush()
-        return true
     }
 
     /// Sends what waits, as far as the kernel takes it.
@@ -193,9 +224,11 @@ package struct ControlChannel: ~Copyable {
                 }
             }
             if result != 0 {
-                // ETOOMANYREFS: descriptors of ours in flight; they drain as workers take them.
-                if errno == EAGAIN || errno == ETOOMANYREFS { return }
-                throw SystemError("sendmsg")
+                switch errno {
+                // ETOOMANYREFS: descriptors of ours in flight; they drain as workers take them. The others pass as well.
+                case EAGAIN, ETOOMANYREFS, ENOBUFS, ENOMEM: return
+                case let code: throw SystemError("sendmsg", code)
+                }
             }
             sent += 1
         }
@@ -206,31 +239,33 @@ package struct ControlChannel: ~Copyable {
     /// Takes one message. The descriptors that came with it are the caller's.
     package mutating func receive() -> Received {
         var count = 0
-        var descriptors = [Int32](repeating: -1, count: Int(CLINUX_DESCRIPTORS_MAX))
-        var failure: Int32 = 0
-        var received = 0
-        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: Limits.controlMessageBytesMax) { buffer, used in
-            received = unsafe descriptors.withUnsafeMutableBufferPointer { descriptors in
-                unsafe clinux_receive_message(
-                    socket.number, buffer.baseAddress, buffer.count, descriptors.baseAddress, descriptors.count, &count)
-            }
-            if received < 0 { failure = errno }
-            used = max(received, 0)
-        }
+        var received = receiveOnce(&count)
+        // A process that dies with messages of ours unread makes this error, once, in front of what it said itself.
+        if received < 0 && errno == ECONNRESET { received = receiveOnce(&count) }
         guard received >= 0 else {
-            return switch failure {
-            case EAGAIN: .nothing
+            return switch errno {
+            case EAGAIN, ENOBUFS, ENOMEM: .nothing
             case ECONNRESET: .closed
-            default: .failed(SystemError("recvmsg", failure))
+            case let code: .failed(SystemError("recvmsg", code))
             }
         }
         if received == 0 { return .closed }
-        descriptors.removeLast(descriptors.count - count)
+        let descriptors = Array(descriptors.prefix(count))
         do throws(ByteCodingError) {
-            return .message(try ControlMessage(bytes), descriptors: descriptors)
+            return .message(try ControlMessage(Array(buffer.prefix(received))), descriptors: descriptors)
         } catch {
             for descriptor in descriptors { _ = close(descriptor) }
             return .malformed(error)
+        }
+    }
+
+    private mutating func receiveOnce(_ descriptorCount: inout Int) -> Int {
+        unsafe buffer.withUnsafeMutableBytes { buffer in
+            unsafe descriptors.withUnsafeMutableBufferPointer { descriptors in
+                unsafe clinux_receive_message(
+                    socket.number, buffer.baseAddress, buffer.count, descriptors.baseAddress, descriptors.count,
+                    &descriptorCount)
+            }
         }
     }
 }

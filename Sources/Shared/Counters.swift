@@ -63,6 +63,7 @@ package enum Counter: Int, CaseIterable, Sendable {
     case closedInvalidText
     case closedMessageTooBig
     case closedSlow
+    case closedMemory
     case closedIdleRoom
     case closedTimeout
     case closedRequestTimeout

@@ -58,8 +58,11 @@ package enum Limits {
     package static let batchesRetained = 16
     package static let batchBytesRetainedMax = 262_144
     package static let batchBytesKeptMax = 256
-    /// Connections closed while the relay drains: a large relay's clients don't all come back in one instant.
-    package static let drainClosesPerTurnMax = 64
+    /// Connections closed in a turn while the relay drains, at the least: a large relay's clients don't all come back in
+    /// one instant. More where the time left asks for it.
+    package static let drainClosesPerTurnMin = 64
+    /// How long a turn waits for events while something must be tried again soon: a handover, a drain, an accept.
+    package static let busyTurnMilliseconds: Int32 = 5
     /// How long a listener is left alone when accept(2) fails for want of descriptors or memory.
     package static let acceptPauseNanoseconds: UInt64 = 100_000_000
 
@@ -85,6 +88,13 @@ package enum Limits {
     package static let closeFlushSeconds = 5
     /// For the client to close its side when the last byte has left.
     package static let lingerSeconds = 2
+
+    /// Memory that one worker's queues may take for clients that are slow to read or to finish a message. Beyond it the
+    /// connections that hold most are closed, so that a thousand slow ones can't bring down a worker that serves
+    /// others. Room for several backlogs, whose queues may be twice as large as what is in them.
+    package static func heldBytesMax(_ configuration: Configuration) -> Int {
+        max(512 << 20, 8 * configuration.backlogBytesMax)
+    }
 
     // MARK: - Handoff
 
@@ -124,6 +134,9 @@ package enum Limits {
     package static let heartbeatSilentChecksMax = 5
     /// The same for a worker that is not ready yet.
     package static let launchSilentChecksMax = 30
+    /// Deaths in a row after which a worker keeps crashing, for `/health`: by then it has been restarted within 1.5 s,
+    /// each time in vain.
+    package static let deathsInRowUnhealthy = 5
     /// Time beyond RELAY_SHUTDOWN_GRACE that a worker has to end by itself before it is killed.
     package static let killDelayNanoseconds: UInt64 = 1_000_000_000
     /// listen(2)'s backlog, per worker; the kernel caps it at net.core.somaxconn. A restarted worker finds in it whoever
@@ -134,10 +147,13 @@ package enum Limits {
 
     // MARK: - Control channel
 
-    /// One message of the control channel. The longest is a launch: a configuration with `trustedProxiesMax` ranges.
+    /// One message of the control channel. The longest are a launch, with a configuration of `trustedProxiesMax` ranges,
+    /// and a list of host keys.
     /// Must fit the socket buffer of the channel.
     package static let controlMessageBytesMax = 16_384
-    /// Messages that wait for a worker or supervisor that does not read. Beyond it the other side counts as broken.
+    /// Host keys in one message: the longest fit.
+    package static let hostKeysPerMessageMax = 48
+    /// Messages that wait for a worker or supervisor that does not read; a launch is sent whole, whatever its length.
     package static let controlQueueMessagesMax = 4096
 
     // MARK: - Configuration: what an operator may set
@@ -209,6 +225,10 @@ package enum Limits {
             (
                 receiveBufferBytes <= socketBufferBytesDefault,
                 "a connection handed over fits the smallest inbox there may be"
+            ),
+            (
+                hostKeysPerMessageMax * (roomIDBytesMax + publicKeyBytes + 16) + 16 <= controlMessageBytesMax,
+                "a list of host keys fits its message"
             ),
             (controlMessageBytesMax <= socketBufferBytesDefault, "a control message fits its channel"),
             (eventsPerTurnMax >= acceptsPerTurnMax, "what a turn accepts can show events in the next"),

@@ -14,6 +14,7 @@
 //         0             state (WorkerState), written by the worker while it lives and by the supervisor after its death
 //         8             heartbeat: CLOCK_MONOTONIC nanoseconds of the last turn of its loop
 //        16             pid
+//        24             deaths in a row, written by the supervisor (RestartPolicy)
 //        64 ...         gauges, 8 bytes each in the order of `Gauge`: of this process, zeroed at its start
 //       512 ...         counters, 8 bytes each in the order of `Counter`: outlive the process, never fall
 //     4096 * (1 + n)    per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
@@ -130,7 +131,8 @@ package struct SharedMemory: @unchecked Sendable {
         return unsafe WorkerPage(base.advanced(by: Self.pageBytes * (1 + worker)))
     }
 
-    /// What `/health` says: `ok` while every worker serves, `degraded` while some do, else `unavailable`.
+    /// What `/health` says: `ok` while every worker serves, `degraded` while some do; `unavailable` while none does, while
+    /// one keeps crashing, and while the relay drains.
     ///
     /// - Parameter silenceMax: nanoseconds after which a worker whose heart does not beat counts as not serving.
     package func health(now: UInt64, silenceMax: UInt64) -> Health {
@@ -139,6 +141,7 @@ package struct SharedMemory: @unchecked Sendable {
         for index in 0..<workers {
             let page = page(index)
             let beat = page.heartbeat
+            if page.deathsInRow >= Limits.deathsInRowUnhealthy { return .unavailable }
             if page.state == .serving, now < beat || now - beat <= silenceMax { serving += 1 }
         }
         if serving == workers { return .ok }
@@ -226,10 +229,6 @@ private struct Word {
         unsafe address.pointee.wrappingAdd(value, ordering: .relaxed).newValue
     }
 
-    func subtract(_ value: UInt64) -> UInt64 {
-        unsafe address.pointee.wrappingSubtract(value, ordering: .relaxed).newValue
-    }
-
     func exchange(expected: UInt64, desired: UInt64) -> Bool {
         unsafe address.pointee.compareExchange(
             expected: expected, desired: desired, ordering: .acquiringAndReleasing
@@ -257,9 +256,11 @@ package struct Quota: Sendable {
         return false
     }
 
-    /// Gives back `amount`: one's own, or all of a dead worker's.
+    /// Gives back `amount`: one's own, or all of a dead worker's. Never below none: a count that a crash at the wrong
+    /// instruction has made wrong by one must not become one that is full for ever.
     package func give(_ amount: UInt64 = 1) {
-        _ = word.word.subtract(amount)
+        var taken = count
+        while !word.word.exchange(expected: taken, desired: taken - min(taken, amount)) { taken = count }
     }
 }
 
@@ -298,6 +299,12 @@ package struct WorkerPage: @unchecked Sendable {
     package var pid: Int32 {
         get { Int32(truncatingIfNeeded: word(16).load(ordering: .relaxed)) }
         nonmutating set { word(16).store(UInt64(newValue), ordering: .relaxed) }
+    }
+
+    /// Processes in this place that have died one after the other without having lived long.
+    package var deathsInRow: Int {
+        get { Int(clamping: word(24).load(ordering: .relaxed)) }
+        nonmutating set { word(24).store(UInt64(newValue), ordering: .relaxed) }
     }
 
     package subscript(gauge: Gauge) -> UInt64 {

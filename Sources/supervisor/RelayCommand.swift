@@ -45,6 +45,8 @@ struct RunCommand: ParsableCommand {
         discussion: "Stops with status 0 after SIGTERM or SIGINT, 69 if its port is taken, 78 if a variable is wrong.")
 
     func run() throws {
+        // Whoever reads the log or the greeting may go away; that ends no relay.
+        _ = signal(SIGPIPE, SIG_IGN)
         let configuration = try readConfiguration()
         let logger = makeLogger(
             level: configuration.logLevel, format: configuration.logFormat, process: "supervisor")

@@ -11,11 +11,16 @@ struct RestartPolicy: Equatable {
     /// Deaths in a row of processes that did not live long.
     private(set) var deathsInRow = 0
 
+    /// A process has lived for `uptime` nanoseconds.
+    mutating func lived(uptime: UInt64) {
+        if uptime >= Self.healthySeconds * 1_000_000_000 { deathsInRow = 0 }
+    }
+
     /// A process died after `uptime` nanoseconds.
     ///
     /// - Returns: nanoseconds to wait before the next one starts.
     mutating func died(uptime: UInt64) -> UInt64 {
-        if uptime >= Self.healthySeconds * 1_000_000_000 { deathsInRow = 0 }
+        lived(uptime: uptime)
         deathsInRow += 1
         guard deathsInRow > 1 else { return 0 }
         let doublings = min(deathsInRow - 2, 10)

@@ -82,15 +82,14 @@ final class Supervisor {
     func run(whenServing: () -> Void) -> Int32 {
         for place in places { launch(place) }
         while !isFinished {
-            wait()
+            let ready = wait()
             handleSignals()
-            for place in places { receive(from: place) }
+            for place in ready { receive(from: place) }
             watchHearts()
             restartDue()
             enforceDeadline()
-            if !hasServed && places.allSatisfy(\.isReady) {
+            if !hasServed && drainDeadline == nil && places.allSatisfy(\.isReady) {
                 hasServed = true
-                if drainDeadline == nil { memory.phase = .serving }
                 whenServing()
             }
         }
@@ -103,20 +102,28 @@ final class Supervisor {
     }
 
     /// Waits for a signal, a message, or the next thing that is due. poll(2): there is a handful of descriptors.
-    private func wait() {
-        var polled = [pollfd(fd: signals.number, events: Int16(POLLIN), revents: 0)]
-        for place in places {
-            guard let number = place.control?.number else { continue }
+    ///
+    /// - Returns: the places whose channels have something to say or take.
+    private func wait() -> [WorkerPlace] {
+        let reachable = places.filter { $0.control != nil }
+        var polled = reachable.map { place in
             let writes = place.control?.isBlocked == true ? Int16(POLLOUT) : 0
-            polled.append(pollfd(fd: number, events: Int16(POLLIN) | writes, revents: 0))
+            return pollfd(fd: place.control?.number ?? -1, events: Int16(POLLIN) | writes, revents: 0)
         }
+        polled.append(pollfd(fd: signals.number, events: Int16(POLLIN), revents: 0))
         let now = Clock.monotonicNanoseconds()
-        var patience: UInt64 = 1_000_000_000
-        for due in places.compactMap(\.restartDue) + [drainDeadline].compactMap({ $0 }) {
+        var patience = Limits.heartbeatCheckNanoseconds
+        for due in places.compactMap(\.restartDue) + [killDue].compactMap({ $0 }) {
             patience = min(patience, due > now ? due - now : 0)
         }
         // Rounded up: a wait that ends a little early would spin.
         _ = unsafe poll(&polled, nfds_t(polled.count), Int32((patience + 999_999) / 1_000_000))
+        return zip(reachable, polled).filter { $1.revents != 0 }.map { $0.0 }
+    }
+
+    /// When workers that drain are killed.
+    private var killDue: UInt64? {
+        drainDeadline.map { isForced ? 0 : $0 + Limits.killDelayNanoseconds }
     }
 
     // MARK: - Launching
@@ -133,23 +140,33 @@ final class Supervisor {
             place.launched(pid, ControlChannel(Descriptor(owning: ends.near)), now: now)
         } catch {
             let pause = place.restarts.died(uptime: 0)
-            place.restartDue = now + max(pause, 100_000_000)
+            place.page.deathsInRow = place.restarts.deathsInRow
+            place.restartDue = now + max(pause, RestartPolicy.pauseMillisecondsFirst * 1_000_000)
             logger.error("can't start worker", metadata: ["worker": "\(place.index)", "reason": "\(error)"])
             return
         }
         let launch = ControlMessage.Launch(
             index: place.index, workers: places.count, placementKey: placementKey, configuration: configuration)
-        var isSent = place.send(.launch(launch), descriptors: [memoryFile, place.listener, place.inboxReceiver])
-        let senders = places.map(\.inboxSender)
-        for first in stride(from: 0, to: senders.count, by: Int(CLINUX_DESCRIPTORS_MAX)) {
-            let part = senders[first..<min(first + Int(CLINUX_DESCRIPTORS_MAX), senders.count)]
-            isSent = place.send(.inboxes(first: first), descriptors: Array(part)) && isSent
+        do throws(SystemError) {
+            try place.control?.sendAlways(
+                .launch(launch), descriptors: [memoryFile, place.listener, place.inboxReceiver])
+            let senders = places.map(\.inboxSender)
+            for first in stride(from: 0, to: senders.count, by: Int(CLINUX_DESCRIPTORS_MAX)) {
+                let part = senders[first..<min(first + Int(CLINUX_DESCRIPTORS_MAX), senders.count)]
+                try place.control?.sendAlways(.inboxes(first: first), descriptors: Array(part))
+            }
+            let keys = place.hostKeys.map { room, key in
+                ControlMessage.HostKey(room: room, publicKey: key.publicKey, expiry: key.expiry)
+            }
+            for first in stride(from: 0, to: keys.count, by: Limits.hostKeysPerMessageMax) {
+                let part = keys[first..<min(first + Limits.hostKeysPerMessageMax, keys.count)]
+                try place.control?.sendAlways(.hostKeys(Array(part)))
+            }
+            try place.control?.sendAlways(.start)
+        } catch {
+            // It has died already: SIGCHLD is on its way.
+            logger.error("launch cut short", metadata: ["worker": "\(place.index)", "reason": "\(error)"])
         }
-        for (room, key) in place.hostKeys where isSent {
-            isSent = place.send(.hostKey(room: room, publicKey: key.publicKey, expiry: key.expiry))
-        }
-        isSent = place.send(.start) && isSent
-        if !isSent { logger.error("launch messages lost", metadata: ["worker": "\(place.index)"]) }
     }
 
     /// The corresponding C function is posix_spawn(3).
@@ -178,7 +195,8 @@ final class Supervisor {
 
     private func receive(from place: WorkerPlace) {
         guard place.control != nil else { return }
-        do throws(SystemError) { try place.control?.flush() } catch { return }
+        // What can't be sent to a worker that is dying is no reason not to hear what it said.
+        do throws(SystemError) { try place.control?.flush() } catch { logger.debug("flush: \(error)") }
         while let received = place.control?.receive() {
             switch consume received {
             case .nothing:
@@ -205,10 +223,14 @@ final class Supervisor {
         switch message {
         case .ready:
             place.isReady = true
+            // The first one is enough to serve: the others' absence is told as what it is.
+            if drainDeadline == nil { memory.phase = .serving }
             logger.debug("worker ready", metadata: ["worker": "\(place.index)", "pid": "\(place.pid ?? 0)"])
             if let deadline = drainDeadline { _ = place.send(.drain(deadline: deadline)) }
-        case .hostKey(let room, let publicKey, _):
-            place.hostKeys[room] = WorkerPlace.HostKey(publicKey: publicKey, expiry: 0)
+        case .hostKeys(let keys):
+            for key in keys {
+                place.hostKeys[key.room] = WorkerPlace.HostKey(publicKey: key.publicKey, expiry: 0)
+            }
         case .hostKeyGone(let room):
             place.hostKeys[room] = nil
         case .failed(let reason):
@@ -267,6 +289,7 @@ final class Supervisor {
             return
         }
         let pause = place.restarts.died(uptime: uptime)
+        place.page.deathsInRow = place.restarts.deathsInRow
         place.restartDue = now + pause
         logger.error(
             "worker died",
@@ -287,6 +310,10 @@ final class Supervisor {
         guard now - heartsCheckedAt >= Limits.heartbeatCheckNanoseconds else { return }
         heartsCheckedAt = now
         for place in places {
+            if place.isReady && place.restarts.deathsInRow > 0 {
+                place.restarts.lived(uptime: now - place.launchedAt)
+                place.page.deathsInRow = place.restarts.deathsInRow
+            }
             guard let pid = place.pid, place.isSilent() else { continue }
             logger.error(
                 "worker hangs: killing it",
@@ -319,8 +346,7 @@ final class Supervisor {
 
     /// Kills what is left when the grace is over, with some time for workers to end by themselves.
     private func enforceDeadline() {
-        guard let deadline = drainDeadline else { return }
-        guard isForced || Clock.monotonicNanoseconds() >= deadline + Limits.killDelayNanoseconds else { return }
+        guard let killDue, Clock.monotonicNanoseconds() >= killDue else { return }
         for place in places {
             guard let pid = place.pid else { continue }
             if !isForced {
@@ -328,7 +354,7 @@ final class Supervisor {
             }
             kill(pid, SIGKILL)
         }
-        // Asked again in a second at the most, should one be slow to die.
+        // Asked again in a second, should one be slow to die.
         isForced = false
         drainDeadline = Clock.monotonicNanoseconds()
     }

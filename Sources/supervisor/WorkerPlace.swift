@@ -62,9 +62,9 @@ final class WorkerPlace {
     }
 
     /// Sends the process a message; one that can't be reached is about to be seen dead.
-    func send(_ message: ControlMessage, descriptors: [Int32] = []) -> Bool {
+    func send(_ message: ControlMessage) -> Bool {
         do throws(SystemError) {
-            return try control?.send(message, descriptors: descriptors) ?? false
+            return try control?.send(message) ?? false
         } catch {
             return false
         }

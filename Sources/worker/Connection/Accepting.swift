@@ -36,16 +36,24 @@ extension Worker {
         do throws(SystemError) {
             try poller.add(connections[id.slot].socket.number, connections[id.slot].interest, .connection(id))
         } catch {
-            logger.error("connection dropped", metadata: ["reason": "\(error)"])
+            if let suppressed = acceptLogRate.admit(nowNanoseconds: now) {
+                logger.error(
+                    "connection dropped", metadata: ["reason": "\(error)", "suppressed": "\(suppressed)"])
+            }
             page.add(1, to: .closedSocketError)
             _ = connections.remove(id.slot)
             memory.connections.give()
             return nil
         }
-        page[.connections] = UInt64(connections.count)
+        countConnections()
         let due = connections[id.slot].acceptedAt + UInt32(Limits.requestSeconds)
         connectionTimers.set(id.slot, in: &connections, due: due)
         return id.slot
+    }
+
+    /// Publishes how many connections are this worker's: what the quota gets back if it dies.
+    mutating func countConnections() {
+        page[.connections] = UInt64(connections.count - departing)
     }
 
     /// The relay is full: says so as far as one write does, and closes.

@@ -16,6 +16,8 @@ enum CloseReason {
     case invalidText
     case messageTooBig
     case slow
+    /// It held most of the memory when the worker had to give some back.
+    case memory
     case idleRoom
     /// Nothing came for 60 s after a ping.
     case silent
@@ -36,6 +38,7 @@ enum CloseReason {
         case .invalidText: .closedInvalidText
         case .messageTooBig: .closedMessageTooBig
         case .slow: .closedSlow
+        case .memory: .closedMemory
         case .idleRoom: .closedIdleRoom
         case .silent: .closedTimeout
         case .requestTimeout: .closedRequestTimeout
@@ -52,7 +55,7 @@ enum CloseReason {
         case .protocolError: .protocolError
         case .invalidText: .invalidText
         case .messageTooBig: .messageTooBig
-        case .slow: .tryAgainLater
+        case .slow, .memory: .tryAgainLater
         case .shutdown: .goingAway
         default: nil
         }
@@ -90,9 +93,11 @@ extension Worker {
 
     /// Lets the last bytes out: the connection reads no more of its client's meaning.
     mutating func finish(_ slot: UInt32) {
+        precondition(connections[slot].isServed, "only what is served has last bytes")
         connections[slot].phase = .closing
         connections[slot].input.release()
         connections[slot].message.release()
+        account(slot)
         connectionTimers.set(slot, in: &connections, due: second + UInt32(Limits.closeFlushSeconds))
         if !connections[slot].interest.contains(.read) {
             setInterest(slot, connections[slot].interest.union(.read))
@@ -116,17 +121,18 @@ extension Worker {
     /// Marks a connection to be removed when the turn ends; one that is too slow is closed then instead.
     mutating func doom(_ slot: UInt32, _ reason: CloseReason) {
         guard connections[slot].isServed else { return }
+        let id = connections.id(slot)
         if case .slow = reason {
-            doomed.append((slot, reason))
+            doomed.append((id, reason))
             return
         }
         let wasEnding = connections[slot].phase == .closing || connections[slot].phase == .lingering
         connections[slot].phase = .doomed
         // A connection that was closed for a reason keeps that one, unless its last bytes could not be sent.
         if case .flushTimeout = reason {
-            doomed.append((slot, reason))
+            doomed.append((id, reason))
         } else {
-            doomed.append((slot, wasEnding ? .ended : reason))
+            doomed.append((id, wasEnding ? .ended : reason))
         }
     }
 
@@ -134,14 +140,17 @@ extension Worker {
     mutating func removeDoomed() {
         var next = 0
         while next < doomed.count {
-            let (slot, reason) = doomed[next]
+            let (id, reason) = doomed[next]
+            let slot = id.slot
             next += 1
+            guard connections.contains(id) else { continue }
             if case .slow = reason {
                 // Broken or closed since: another entry speaks for it.
                 if connections[slot].phase == .open { closeSlow(slot) }
                 continue
             }
             if connections[slot].phase == .departed {
+                departing -= 1
                 drop(slot)
                 continue
             }
@@ -161,15 +170,17 @@ extension Worker {
 
     /// Another worker has the connection: what is left here goes when the turn ends. Its socket is no longer watched.
     mutating func depart(_ slot: UInt32) {
+        precondition(connections[slot].isServed, "only what is served can leave")
         connections[slot].phase = .departed
-        doomed.append((slot, .ended))
+        doomed.append((connections.id(slot), .ended))
     }
 
     /// Removes a connection whose socket is no longer watched; this process's descriptor closes with it.
     private mutating func drop(_ slot: UInt32) {
         connectionTimers.clear(slot, in: &connections)
+        heldBytes -= connections[slot].heldBytes
         _ = connections.remove(slot)
-        page[.connections] = UInt64(connections.count)
+        countConnections()
     }
 
     private mutating func count(_ reason: CloseReason) {

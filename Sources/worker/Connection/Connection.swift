@@ -53,6 +53,8 @@ struct Connection: ~Copyable, Timed {
 
     // Output
     var outbox = Outbox()
+    /// What its queues are counted with in the worker's `heldBytes`.
+    var heldBytes = 0
 
     // Room, in `open`
     var room = Room.none
@@ -62,7 +64,6 @@ struct Connection: ~Copyable, Timed {
     var hasSaidData = false
 
     // Liveness, in `open`; seconds
-    var heardAt: UInt32
     var pingDue: UInt32 = 0
     /// When the ping was sent since which nothing has come; 0 if there is none.
     var unansweredSince: UInt32 = 0
@@ -80,6 +81,5 @@ struct Connection: ~Copyable, Timed {
         self.socket = socket
         self.peer = peer
         acceptedAt = now
-        heardAt = now
     }
 }

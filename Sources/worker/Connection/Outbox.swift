@@ -28,6 +28,8 @@ struct Outbox: ~Copyable {
     /// Whether nothing of a room waits, so that a room's frames may go out past this outbox.
     var isClearForRoom: Bool { voice.isEmpty && data.isEmpty && !isBlocked }
     var count: Int { control.count + voice.count + data.count }
+    /// Memory of what waits of a room.
+    var backlogCapacity: Int { voice.capacity + data.capacity }
 
     // MARK: - Putting in
 
@@ -93,15 +95,22 @@ struct Outbox: ~Copyable {
     ///
     /// - Returns: how many frames were dropped.
     mutating func dropOldVoice(bytesMax: Int) -> Int {
-        var dropped = 0
         let kept = cutLane == .voice ? cutBytes : 0
-        while voiceFrames > Limits.voiceFramesWaitingMax || (voice.count - kept > bytesMax && voiceFrames > 1) {
-            let length = unsafe voice.withBytes { bytes in unsafe ServerFrame.bytes(bytes.bytes, at: kept) }
-            voice.remove(length, behind: kept)
-            voiceFrames -= 1
-            dropped += 1
+        // Counted first and removed at once: the cut frame's rest is moved once, however many go.
+        let (frames, bytes) = unsafe voice.withBytes { waiting in
+            let waiting = unsafe waiting.bytes
+            var (frames, bytes) = (0, 0)
+            while voiceFrames - frames > Limits.voiceFramesWaitingMax
+                || (waiting.byteCount - kept - bytes > bytesMax && voiceFrames - frames > 1)
+            {
+                bytes += ServerFrame.bytes(waiting, at: kept + bytes)
+                frames += 1
+            }
+            return (frames, bytes)
         }
-        return dropped
+        if frames > 0 { voice.remove(bytes, behind: kept) }
+        voiceFrames -= frames
+        return frames
     }
 
     /// Whether more data waits than allowed: the client is too slow.
@@ -115,6 +124,8 @@ struct Outbox: ~Copyable {
         voice.truncate(to: cutLane == .voice ? cutBytes : 0)
         data.truncate(to: cutLane == .data ? cutBytes : 0)
         voiceFrames = 0
+        voice.shrink()
+        data.shrink()
         return dropped
     }
 

@@ -34,6 +34,7 @@ extension Worker {
             case .bytes(let sent):
                 tally.bytesSent += UInt64(sent)
                 connections[slot].outbox.consume(sent)
+                account(slot)
             case .wouldBlock:
                 break
             case .failed:

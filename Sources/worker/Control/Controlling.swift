@@ -17,8 +17,11 @@ extension Worker {
         }
     }
 
+    /// Watches the channel for room while messages wait in it.
     private mutating func watchControl() {
-        poller.change(control.number, to: control.isBlocked ? [.read, .write] : .read, .control)
+        guard control.isBlocked != isControlBlocked else { return }
+        isControlBlocked = control.isBlocked
+        poller.change(control.number, to: isControlBlocked ? [.read, .write] : .read, .control)
     }
 
     mutating func receiveControl() {
@@ -51,7 +54,7 @@ extension Worker {
         switch message {
         case .drain(let deadline):
             startDraining(deadline)
-        case .launch, .inboxes, .hostKey, .hostKeyGone, .start, .ready, .failed:
+        case .launch, .inboxes, .hostKeys, .hostKeyGone, .start, .ready, .failed:
             logger.error("control message out of place", metadata: ["message": "\(message.name)"])
         }
     }
@@ -83,15 +86,26 @@ extension Worker {
         }
     }
 
-    /// Closes some rooms, so that a large relay's close frames don't all leave in one burst.
+    /// Closes some rooms, so that a large relay's close frames don't all leave in one burst: as many a turn as let
+    /// everybody hear of it in half of the time that is left.
     mutating func drainSome() {
+        let left = drainDeadline.map { $0 > now ? $0 - now : 0 } ?? 0
+        let turns = max(1, left / (2 * UInt64(Limits.busyTurnMilliseconds) * 1_000_000))
+        let closesMax = max(Limits.drainClosesPerTurnMin, Int(page[.clients] / turns))
         var closed = 0
-        while drainNext < rooms.slots.upperBound && closed < Limits.drainClosesPerTurnMax {
+        while drainNext < rooms.slots.upperBound && closed < closesMax {
             if rooms.isOccupied(drainNext) {
                 closed += rooms[drainNext].members.count
                 disband(drainNext, .shutdown)
             }
             drainNext += 1
         }
+    }
+
+    /// The time is over: whoever is left gets a close frame as far as one send does, and the process ends.
+    mutating func sayGoodbye() {
+        for slot in rooms.slots where rooms.isOccupied(slot) { disband(slot, .shutdown) }
+        settle()
+        publish()
     }
 }

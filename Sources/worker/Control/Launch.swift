@@ -38,9 +38,9 @@ enum Launch {
             return ExitStatus.usage
         }
         _ = fcntl(controlDescriptor, F_SETFD, FD_CLOEXEC)
-        _ = signal(SIGPIPE, SIG_IGN)
-        // A terminal's Ctrl-C reaches the whole foreground group: the supervisor's word alone ends a worker.
-        _ = signal(SIGINT, SIG_IGN)
+        // A terminal's Ctrl-C and systemd's SIGTERM reach every process of the relay: the supervisor's word alone ends a
+        // worker, and so does the end of its control channel.
+        for number in [SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] { _ = signal(number, SIG_IGN) }
         guard sodium_init() >= 0 else { return ExitStatus.internalError }
         do throws(LaunchError) {
             let launched = try receive(ControlChannel(Descriptor(owning: controlDescriptor)))
@@ -100,9 +100,11 @@ enum Launch {
                     throw LaunchError(description: "inboxes of workers that do not exist")
                 }
                 for (offset, descriptor) in descriptors.enumerated() { outboxes[first + offset] = descriptor }
-            case .hostKey(let room, let publicKey, let expiry):
-                keys[RoomID(bytes: room)] = SurvivingKey(publicKey: publicKey, expiry: expiry)
-                page.add(1, to: .hostKeysRestored)
+            case .hostKeys(let restored):
+                for key in restored {
+                    keys[RoomID(bytes: key.room)] = SurvivingKey(publicKey: key.publicKey, expiry: key.expiry)
+                }
+                page.add(UInt64(restored.count), to: .hostKeysRestored)
             case .start:
                 break receiving
             default:

@@ -9,6 +9,8 @@ extension Worker {
         while connections[slot].phase == .request && !connections[slot].input.isEmpty {
             if connections[slot].outbox.count > Limits.answersWaitingMax {
                 flush(slot)
+                // The socket may turn out to be broken.
+                guard connections[slot].phase == .request else { return }
                 if connections[slot].outbox.isBlocked {
                     setInterest(slot, connections[slot].interest.subtracting(.read))
                     return
@@ -23,7 +25,7 @@ extension Worker {
                 return
             case .refused(let error):
                 page.add(1, to: .requests)
-                refuse(slot, error)
+                refuse(slot, error, request: nil)
             case .head(let request):
                 connections[slot].searched = 0
                 route(slot, request)
@@ -71,10 +73,13 @@ extension Worker {
         }
     }
 
-    /// Sends a refusal and lets the connection end with it.
-    mutating func refuse(_ slot: UInt32, _ error: RequestError, retryAfter seconds: UInt64? = nil) {
+    /// Sends a refusal and lets the connection end with it. `request`, where there is one: the answer to HEAD has no body.
+    mutating func refuse(
+        _ slot: UInt32, _ error: RequestError, request: Request?, retryAfter seconds: UInt64? = nil
+    ) {
         page.add(1, to: .requestRefused)
-        connections[slot].outbox.appendControl(Response.refusal(error, retryAfter: seconds))
+        let answer = Response.refusal(error, retryAfter: seconds, request: request)
+        connections[slot].outbox.appendControl(answer)
         finish(slot)
     }
 }

@@ -19,8 +19,7 @@ extension Worker {
     mutating func handOver(_ slot: UInt32, to owner: Int) {
         guard connections[slot].hops < Limits.handoffHopsMax else {
             // Workers that do not agree on who owns a room: never in one generation.
-            logger.error("a connection was handed over too often", metadata: ["owner": "\(owner)"])
-            refuseHandover(slot)
+            giveUp(slot, "handed over too often")
             return
         }
         guard connections[slot].outbox.isEmpty else {
@@ -38,7 +37,7 @@ extension Worker {
         switch attempt(slot, owner) {
         case .sent: break
         case .busy: wait(slot, for: owner)
-        case .impossible(let error): giveUp(slot, error)
+        case .impossible(let error): giveUp(slot, "\(error)")
         }
     }
 
@@ -72,7 +71,7 @@ extension Worker {
             case .busy:
                 busy.insert(owner)
                 still.append(id)
-            case .impossible(let error): giveUp(id.slot, error)
+            case .impossible(let error): giveUp(id.slot, "\(error)")
             }
         }
         handovers = still
@@ -85,12 +84,19 @@ extension Worker {
         let socket = connections[slot].socket.number
         // Watched until the message is sent and not after: between the two nothing is read, because the loop does not turn.
         var descriptor = socket
+        // Not counted here from before it can be counted there: if this process dies in between, the supervisor must not
+        // give back twice what the connection holds of the quota.
+        departing += 1
+        countConnections()
         let bytes = unsafe message.unsafeBytes
         let result = unsafe clinux_send_message(outboxes[owner], bytes.baseAddress, bytes.count, &descriptor, 1)
         if result != 0 {
-            switch errno {
-            case EAGAIN, ETOOMANYREFS, ENOBUFS: return .busy
-            case let code: return .impossible(SystemError("sendmsg", code))
+            let code = errno
+            departing -= 1
+            countConnections()
+            switch code {
+            case EAGAIN, ETOOMANYREFS, ENOBUFS, ENOMEM: return .busy
+            default: return .impossible(SystemError("sendmsg", code))
             }
         }
         page.add(1, to: .handoffSent)
@@ -99,10 +105,10 @@ extension Worker {
         return .sent
     }
 
-    private mutating func giveUp(_ slot: UInt32, _ error: SystemError) {
+    private mutating func giveUp(_ slot: UInt32, _ reason: String) {
         if let suppressed = handoffLogRate.admit(nowNanoseconds: now) {
             logger.error(
-                "a connection can't be handed over", metadata: ["reason": "\(error)", "suppressed": "\(suppressed)"])
+                "a connection can't be handed over", metadata: ["reason": "\(reason)", "suppressed": "\(suppressed)"])
         }
         refuseHandover(slot)
     }
@@ -110,6 +116,6 @@ extension Worker {
     /// Its owner did not take the connection in time.
     mutating func refuseHandover(_ slot: UInt32) {
         page.add(1, to: .joinHandoffFailed)
-        refuse(slot, RequestError(status: .serviceUnavailable, text: "relay busy"), retryAfter: 1)
+        refuse(slot, RequestError(status: .serviceUnavailable, text: "relay busy"), request: nil, retryAfter: 1)
     }
 }

@@ -17,14 +17,18 @@ extension Worker {
                     inbox.number, receiveBuffer.address, capacity, pointer.baseAddress, pointer.count, &count)
             }
             if received < 0 {
-                if errno == EAGAIN { return }
-                malformedHandoff("\(SystemError("recvmsg"))")
-                if errno != EMSGSIZE { return }
+                let code = errno
+                if code == EAGAIN { return }
+                malformedHandoff("\(SystemError("recvmsg", code))")
+                // The message is gone, and the socket that came with it is closed.
+                guard code == EMSGSIZE else { return }
+                memory.connections.give()
                 continue
             }
             guard count > 0 else {
                 malformedHandoff("no socket")
                 if received == 0 { return }
+                memory.connections.give()
                 continue
             }
             let socket = Descriptor(owning: descriptors[0])

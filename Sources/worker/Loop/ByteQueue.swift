@@ -152,6 +152,17 @@ struct ByteQueue: ~Copyable {
         (capacity, head, tail) = (0, 0, 0)
     }
 
+    /// Gives back memory beyond what the bytes in it need.
+    mutating func shrink() {
+        guard capacity > count else { return }
+        var exact = ByteQueue()
+        if !isEmpty {
+            exact.reserve(count)
+            unsafe exact.append(unsafeBytes)
+        }
+        self = exact
+    }
+
     /// Gives the memory back if no byte is in it and it is larger than `max`.
     mutating func releaseIfIdle(above max: Int) {
         if isEmpty && capacity > max { release() }

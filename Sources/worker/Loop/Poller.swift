@@ -46,6 +46,8 @@ struct Event {
     var source: EventSource
     var isReadable: Bool
     var isWritable: Bool
+    /// The connection is reset, or both sides have ended: said whether it is watched for anything or not.
+    var isBroken: Bool
 }
 
 /// The epoll instance of a worker.
@@ -114,6 +116,7 @@ struct Poller: ~Copyable {
         return unsafe Event(
             source: EventSource(word: unsafe event.data.u64),
             isReadable: event.events & (EPOLLIN.rawValue | failed) != 0,
-            isWritable: event.events & (EPOLLOUT.rawValue | failed) != 0)
+            isWritable: event.events & (EPOLLOUT.rawValue | failed) != 0,
+            isBroken: event.events & failed != 0)
     }
 }

@@ -44,7 +44,9 @@ struct Worker: ~Copyable {
     var second: UInt32
     var activeBatches: [UInt32] = []
     var touched: [UInt32] = []
-    var doomed: [(slot: UInt32, reason: CloseReason)] = []
+    var doomed: [(id: SlotID, reason: CloseReason)] = []
+    /// Connections in `departed`, which another worker has already.
+    var departing = 0
     var due: [UInt32] = []
     var tally = Tally()
     var gather = GatherList()
@@ -60,7 +62,11 @@ struct Worker: ~Copyable {
     var drainNext: UInt32 = 0
     var acceptLogRate = LogRate(perSecond: 1, burst: 5)
     var handoffLogRate = LogRate(perSecond: 1, burst: 5)
+    var memoryLogRate = LogRate(perSecond: 1, burst: 5)
     var isSupervisorGone = false
+    var isControlBlocked = false
+    /// Memory of queues that hold bytes for clients, over all connections (Connection/Memory.swift).
+    var heldBytes = 0
 
     /// What this turn's messages add to the counters: published once a turn.
     struct Tally {
@@ -105,13 +111,16 @@ struct Worker: ~Copyable {
         report(.ready)
         logger.debug("serving")
         while !isFinished { turn() }
+        sayGoodbye()
         logger.debug("finished", metadata: ["connections": "\(connections.count)"])
     }
 
     private mutating func turn() {
         let ready = poller.wait(milliseconds: patience)
         now = Clock.monotonicNanoseconds()
+        let before = second
         second = UInt32(truncatingIfNeeded: now / 1_000_000_000)
+        if second != before { expireKeys() }
         for index in 0..<ready {
             let event = poller.event(index)
             switch event.source {
@@ -121,6 +130,11 @@ struct Worker: ~Copyable {
             case .connection(let id):
                 // An event may be for a connection that an earlier one of this turn has ended.
                 guard connections.contains(id) else { continue }
+                if event.isBroken && !connections[id.slot].interest.contains(.read) {
+                    // Nothing would read or write it, and the event would come back at once.
+                    doom(id.slot, .socketError)
+                    continue
+                }
                 if event.isWritable { resumeWriting(id.slot) }
                 if event.isReadable { read(id.slot) }
             }
@@ -135,16 +149,17 @@ struct Worker: ~Copyable {
 
     /// Milliseconds that the next wait may take: a heartbeat a second, and less while something must be tried again.
     private var patience: Int32 {
-        handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil ? 1000 : 5
+        handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil ? 1000 : Limits.busyTurnMilliseconds
     }
 
     /// Flushes what the turn has brought forth and removes who is to go, until neither brings forth more: a leave is said to
     /// those who stay, and saying it may find another connection broken. It ends, because each round removes a connection.
-    private mutating func settle() {
+    mutating func settle() {
         repeat {
             flushRooms()
             flushTouched()
             removeDoomed()
+            relieveMemory()
         } while !activeBatches.isEmpty || !touched.isEmpty || !doomed.isEmpty
     }
 
@@ -155,11 +170,10 @@ struct Worker: ~Copyable {
         roomTimers.turn(to: second, in: &rooms, due: &due)
         for slot in due where rooms.isOccupied(slot) { roomDue(slot) }
         due.removeAll(keepingCapacity: true)
-        expireKeys()
     }
 
     /// Makes this turn's numbers seen.
-    private mutating func publish() {
+    mutating func publish() {
         if tally.bytesSent > 0 || tally.bytesReceived > 0 {
             page.add(tally.voiceReceived, to: .voiceReceived)
             page.add(tally.dataReceived, to: .dataReceived)

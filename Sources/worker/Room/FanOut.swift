@@ -190,6 +190,7 @@ extension Worker {
             connections[member].outbox.appendData(data.extracting(range), sent: sent)
             sent = 0
         }
+        account(member)
         if connections[member].outbox.isTooLong(configuration.backlogBytesMax) {
             doom(member, .slow)
         } else if !connections[member].outbox.isBlocked {

@@ -13,7 +13,7 @@ extension Worker {
         survivingKeys[RoomID(bytes: id)] = nil
         page.add(1, to: .roomsOpened)
         page[.rooms] = UInt64(rooms.count)
-        report(.hostKey(room: id, publicKey: hostKey, expiry: 0))
+        report(.hostKeys([ControlMessage.HostKey(room: id, publicKey: hostKey, expiry: 0)]))
         logger.debug("room opened", metadata: ["room": "\(String(decoding: id, as: UTF8.self))"])
         return slot
     }

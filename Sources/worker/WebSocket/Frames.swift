@@ -15,6 +15,7 @@ extension Worker {
             case .piece(let payload, let isText, let isLast):
                 connections[slot].message.append(unmasking: bytes.extracting(payload.range), key: payload.key)
                 if isLast { completeMessage(slot, isText: isText) }
+                account(slot)
             case .control(let opcode, let payload, let isLast):
                 connections[slot].input.append(unmasking: bytes.extracting(payload.range), key: payload.key)
                 if isLast { receiveControlFrame(slot, opcode) }
