@@ -114,6 +114,31 @@ package enum Limits {
     /// What Linux allows a socket buffer without privilege (net.core.wmem_max by default).
     package static let socketBufferBytesDefault = 212_992
 
+    // MARK: - TLS
+
+    /// Records under one key before it is renewed (RFC 8446, 5.5). AES-GCM allows 2^24.5 of full size; a third of that
+    /// leaves time to renew it. The client is asked for a new key of its own at the same number.
+    package static let tlsRecordsPerKey: UInt64 = 1 << 23
+    /// Records under one key at most: a client that was asked for a new key and goes on with the old one is refused.
+    package static let tlsRecordsPerKeyMax: UInt64 = 1 << 24
+    /// Records in a row that carry no data. Each costs a decryption, so a client must not get any number of them for
+    /// nothing; no client sends more than a few.
+    package static let tlsIdleRecordsMax: UInt8 = 32
+    /// Bytes of a handshake. A ClientHello with every extension and a ticket is below 3 KiB.
+    package static let tlsHandshakeBytesMax = 65_536
+    /// Records that a direction protects with the worker's own context, keyed anew for each (125 ns), before it gets a
+    /// context of its own (1.1 KB). So a connection with a ping a minute never has one.
+    package static let tlsSharedContextRecordsMax: UInt32 = 8
+    /// Bytes of records that are read and not yet decrypted: a record that lacks a byte, and a read behind it.
+    package static let tlsInputBytesMax = 16_645 + receiveBytesMax
+    /// NewSessionTickets after a full handshake (RFC 8446, 4.6.1): a client may use each once, and opens two
+    /// connections at a time at most.
+    package static let tlsTickets = 2
+    /// How long a ticket is good for, seconds.
+    package static let tlsTicketSeconds = 7200
+    /// Keys of the ticket ring: the newest makes tickets, the others still open theirs.
+    package static let tlsTicketKeysMax = 8
+
     // MARK: - Processes
 
     /// Workers at most. Handoffs need a descriptor from each worker to each: 65,536 over the machine at this many.

@@ -163,6 +163,14 @@ struct ByteQueue: ~Copyable {
         self = exact
     }
 
+    /// Empties the queue, overwrites its memory and gives it back: for bytes that are secret. Where they were put in without
+    /// `reserve`, growing may have left copies behind.
+    mutating func wipe() {
+        // The whole allocation, so that bytes taken out earlier go as well.
+        if let storage = unsafe storage { unsafe explicit_bzero(storage, capacity) }
+        release()
+    }
+
     /// Gives the memory back if no byte is in it and it is larger than `max`.
     mutating func releaseIfIdle(above max: Int) {
         if isEmpty && capacity > max { release() }

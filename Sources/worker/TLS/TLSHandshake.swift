@@ -1,0 +1,288 @@
+// A TLS 1.3 handshake: libssl makes it on two memory BIOs, and its callbacks tell what a session needs to go on without libssl.
+//
+//     bytes ──▶ advance ──▶ needInput      send what is in `output`, come again with more
+//                       ├─▶ established    send what is in `output` (tickets); the session has the bytes behind Finished
+//                       └─▶ failed         send what is in `output` (the alert), then close
+//
+// What libssl must tell, and in which order (checked in each handshake):
+//
+//     key log SERVER_TRAFFIC_SECRET_0   when the server's Finished has been written: our records under it begin with number 0
+//     headers written after that        one a record: our sequence number when the handshake is over
+//     key log CLIENT_TRAFFIC_SECRET_0   when the client's Finished has been read: its records begin with number 0
+//     headers read after that           none: every byte behind Finished is still in the BIO
+//
+// The key log callback is a debugging interface. That it still does what this relies on is not taken for granted: the records
+// just written are opened with the keys derived here, at the numbers counted here, before the session exists. If a libssl
+// changes, handshakes fail; no nonce is used twice.
+//
+// Neither callback lets anything out: the message callback sees handshake messages in the clear, the other secrets.
+
+import COpenSSL
+import Shared
+
+/// What a handshake agreed on.
+struct TLSParameters: Equatable {
+    var suite: Suite
+    /// Whether a ticket took the place of the certificate.
+    var isResumed: Bool
+    /// Whether ALPN agreed on http/1.1; otherwise the client offered nothing.
+    var hasALPN: Bool
+}
+
+/// One handshake. A class, because libssl's callbacks need an address that stays. To be dropped as soon as it is over.
+@safe
+final class TLSHandshake {
+    enum Step: ~Copyable {
+        case needInput
+        case established(TLSSession, TLSParameters)
+        case failed(TLSHandshakeFailure)
+    }
+
+    /// Where an SSL keeps its handshake; negative if there is no place.
+    static let index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL, 0, nil, nil, nil, nil)
+
+    private let context: TLSContext
+    /// An SSL, which owns both BIOs.
+    private let ssl: OpaquePointer
+    private let received: OpaquePointer
+    private let written: OpaquePointer
+    private var receivedBytes = 0
+
+    // What the callbacks say
+    private var clientSecret: Secret?
+    private var serverSecret: Secret?
+    /// Records written, and read, since the secret of that side was there.
+    private var recordsWritten: UInt64 = 0
+    private var recordsRead: UInt64 = 0
+    private var alertSent: UInt8?
+    private var alertReceived: UInt8?
+
+    init(_ context: TLSContext) throws(TLSSetupError) {
+        ERR_clear_error()
+        guard let ssl = unsafe SSL_new(context.pointer) else { throw .library("no SSL") }
+        guard let received = unsafe BIO_new(BIO_s_mem()) else {
+            unsafe SSL_free(ssl)
+            throw .library("no BIO")
+        }
+        guard let written = unsafe BIO_new(BIO_s_mem()) else {
+            unsafe BIO_free(received)
+            unsafe SSL_free(ssl)
+            throw .library("no BIO")
+        }
+        unsafe copenssl_bio_waits(received)
+        unsafe SSL_set_bio(ssl, received, written)
+        unsafe SSL_set_accept_state(ssl)
+        self.context = context
+        unsafe self.ssl = unsafe ssl
+        unsafe self.received = unsafe received
+        unsafe self.written = unsafe written
+        // Not retained: the SSL lives as long as this object and no longer.
+        guard unsafe SSL_set_ex_data(ssl, Self.index, Unmanaged.passUnretained(self).toOpaque()) == 1 else {
+            throw .library("no place for a handshake in an SSL")
+        }
+    }
+
+    deinit {
+        // No SSL_shutdown: the connection goes on.
+        unsafe SSL_free(ssl)
+    }
+
+    /// Takes bytes from the client and goes as far as they lead. What is to be sent is appended to `output`, whatever the step.
+    func advance(
+        _ bytes: UnsafeRawBufferPointer, output: inout ByteQueue, _ ciphers: borrowing RecordCiphers
+    ) -> Step {
+        // libssl's error queue is the thread's: nothing may be left in it from before, and nothing comes between.
+        ERR_clear_error()
+        // A read's bytes; a memory BIO takes them all.
+        if bytes.count > 0 {
+            guard unsafe BIO_write(received, bytes.baseAddress, Int32(truncatingIfNeeded: bytes.count)) == bytes.count
+            else {
+                return .failed(TLSHandshakeFailure(.internalError, "out of memory"))
+            }
+        }
+        receivedBytes += bytes.count
+        let result = unsafe SSL_do_handshake(ssl)
+        let error = unsafe SSL_get_error(ssl, result)
+        if result == 1 { return finish(&output, ciphers) }
+        drain(into: &output)
+        guard error == SSL_ERROR_WANT_READ else { return .failed(failure()) }
+        let waiting = unsafe BIO_ctrl_pending(received)
+        let taken = receivedBytes - waiting
+        guard taken <= Limits.tlsHandshakeBytesMax else {
+            return .failed(TLSHandshakeFailure(.tooLong, "more than \(Limits.tlsHandshakeBytesMax) bytes"))
+        }
+        return .needInput
+    }
+
+    /// Moves what libssl has written to the queue.
+    private func drain(into output: inout ByteQueue) {
+        unsafe withWritten { bytes in unsafe output.append(bytes) }
+        unsafe copenssl_bio_reset(written)
+    }
+
+    private func withWritten<Result: ~Copyable>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        var start: UnsafeMutablePointer<CChar>?
+        let count = unsafe copenssl_bio_bytes(written, &start)
+        // The BIO says where its bytes are and how many, until it is next changed.
+        return unsafe body(UnsafeRawBufferPointer(start: start, count: start == nil ? 0 : count))
+    }
+
+    // MARK: - The end
+
+    private func finish(_ output: inout ByteQueue, _ ciphers: borrowing RecordCiphers) -> Step {
+        let number = unsafe SSL_get_current_cipher(ssl).map { unsafe SSL_CIPHER_get_protocol_id($0) }
+        guard unsafe SSL_version(ssl) == TLS1_3_VERSION, let suite = number.flatMap(Suite.init),
+            let clientSecret = clientSecret.take(), clientSecret.count == suite.hashBytes,
+            let serverSecret = serverSecret.take(), serverSecret.count == suite.hashBytes
+        else { return .failed(.changed("no TLS 1.3 traffic secrets")) }
+        guard recordsRead == 0, unsafe SSL_has_pending(ssl) == 0 else {
+            return .failed(.changed("it has read beyond Finished"))
+        }
+        guard areTickets(under: serverSecret, suite, ciphers) else {
+            return .failed(.changed("its last records are not under the key and numbers expected"))
+        }
+        drain(into: &output)
+        var session = unsafe TLSSession(
+            suite, clientSecret: UnsafeRawBufferPointer(clientSecret.unsafeBytes),
+            serverSecret: UnsafeRawBufferPointer(serverSecret.unsafeBytes), writeSequence: recordsWritten)
+        handOverRest(to: &session)
+        var name: UnsafePointer<UInt8>?
+        var length: UInt32 = 0
+        unsafe SSL_get0_alpn_selected(ssl, &name, &length)
+        let parameters = unsafe TLSParameters(
+            suite: suite, isResumed: SSL_session_reused(ssl) == 1, hasALPN: length > 0)
+        return .established(session, parameters)
+    }
+
+    /// Whether what has been written is exactly the records counted, each a handshake message under the secret and number that
+    /// the session will go on with. 4 us.
+    private func areTickets(under secret: borrowing Secret, _ suite: Suite, _ ciphers: borrowing RecordCiphers) -> Bool
+    {
+        var protection = unsafe RecordProtection(
+            suite, secret: UnsafeRawBufferPointer(secret.unsafeBytes), sequence: 0, seals: false)
+        let count = unsafe withWritten { $0.count }
+        guard count > 0 else { return recordsWritten == 0 }
+        // Tickets are secret while they are in the clear: opened in a copy that is wiped.
+        let copy = unsafe withWritten { unsafe Secret(copying: $0) }
+        let bytes = unsafe copy.unsafeBytes
+        var offset = 0
+        while offset < count {
+            guard count - offset >= Record.headerBytes + Record.tagBytes else { return false }
+            let length = Int(unsafe bytes[offset + 3]) << 8 | Int(unsafe bytes[offset + 4])
+            let end = offset + Record.headerBytes + length
+            // The record's bytes lie in the copy.
+            guard length > Record.tagBytes, end <= count,
+                unsafe protection.open(copy.address + offset, length - Record.tagBytes, ciphers),
+                unsafe bytes[end - Record.tagBytes - 1] == ContentType.handshake.rawValue
+            else { return false }
+            offset = end
+        }
+        return protection.sequence == recordsWritten
+    }
+
+    /// Gives the session the bytes behind the client's Finished. They are the rule: most clients send their request with it.
+    private func handOverRest(to session: inout TLSSession) {
+        var start: UnsafeMutablePointer<CChar>?
+        let count = unsafe copenssl_bio_bytes(received, &start)
+        // At most the last read: whole records before it have been taken.
+        unsafe session.keep(UnsafeRawBufferPointer(start: start, count: start == nil ? 0 : count))
+        unsafe copenssl_bio_reset(received)
+    }
+
+    /// Why libssl gave up.
+    private func failure() -> TLSHandshakeFailure {
+        let detail = Credentials.reason()
+        if let alertReceived { return TLSHandshakeFailure(peerAlert: alertReceived) }
+        // libssl has no alert for what does not even look like TLS.
+        guard let alertSent else { return TLSHandshakeFailure(.malformed, detail) }
+        return TLSHandshakeFailure(alertSent: alertSent, detail)
+    }
+
+    // MARK: - Callbacks
+
+    /// The handshake that an SSL belongs to: alive, because it owns the SSL.
+    private static func of(_ ssl: OpaquePointer?) -> TLSHandshake? {
+        guard let object = unsafe SSL_get_ex_data(ssl, index) else { return nil }
+        return unsafe Unmanaged<TLSHandshake>.fromOpaque(object).takeUnretainedValue()
+    }
+
+    /// SSL_CTX_set_keylog_callback(3): a label, the client's random and a secret, in hexadecimal.
+    static let keyLogged: @convention(c) (OpaquePointer?, UnsafePointer<CChar>?) -> Void = { ssl, line in
+        guard let handshake = unsafe of(ssl), let line = unsafe line else { return }
+        // The line ends with a NUL.
+        let text = unsafe UnsafeBufferPointer(start: line, count: strlen(line))
+        if unsafe isLabelled(text, "SERVER_TRAFFIC_SECRET_0 ") {
+            handshake.serverSecret = unsafe secret(text)
+            handshake.recordsWritten = 0
+        } else if unsafe isLabelled(text, "CLIENT_TRAFFIC_SECRET_0 ") {
+            handshake.clientSecret = unsafe secret(text)
+            handshake.recordsRead = 0
+        }
+    }
+
+    private static func isLabelled(_ line: UnsafeBufferPointer<CChar>, _ label: StaticString) -> Bool {
+        let count = label.utf8CodeUnitCount
+        guard line.count > count, let start = line.baseAddress else { return false }
+        // As many bytes as both have.
+        return unsafe memcmp(start, label.utf8Start, count) == 0
+    }
+
+    /// The hexadecimal digits behind the line's last space.
+    private static func secret(_ line: UnsafeBufferPointer<CChar>) -> Secret? {
+        guard let space = unsafe line.lastIndex(of: 0x20) else { return nil }
+        let digits = (space + 1)..<line.count
+        guard digits.count == 64 || digits.count == 96 else { return nil }
+        let secret = Secret(count: digits.count / 2)
+        for (place, index) in stride(from: digits.lowerBound, to: digits.upperBound, by: 2).enumerated() {
+            // Two digits a byte: `digits` has an even count, and lies in the line.
+            guard let high = unsafe digit(line[index]), let low = unsafe digit(line[index + 1]) else { return nil }
+            unsafe secret.unsafeBytes[place] = high << 4 | low
+        }
+        return secret
+    }
+
+    private static func digit(_ character: CChar) -> UInt8? {
+        let code = UInt8(bitPattern: character)
+        return switch code {
+        case 0x30...0x39: code - 0x30
+        case 0x61...0x66: code - 0x61 + 10
+        case 0x41...0x46: code - 0x41 + 10
+        default: nil
+        }
+    }
+
+    /// SSL_CTX_set_msg_callback(3): each record's header, each alert, and messages, which are passed over.
+    static let messagePassed:
+        @convention(c) (
+            Int32, Int32, Int32, UnsafeRawPointer?, Int, OpaquePointer?, UnsafeMutableRawPointer?
+        ) -> Void = { isWritten, _, type, bytes, count, ssl, _ in
+            guard let handshake = unsafe of(ssl) else { return }
+            if type == SSL3_RT_HEADER {
+                if isWritten == 1 {
+                    if handshake.serverSecret != nil { handshake.recordsWritten += 1 }
+                } else if handshake.clientSecret != nil {
+                    handshake.recordsRead += 1
+                }
+            } else if type == SSL3_RT_ALERT, count == 2, let bytes = unsafe bytes {
+                // Two bytes, as just checked.
+                let description = unsafe bytes.load(fromByteOffset: 1, as: UInt8.self)
+                if isWritten == 1 { handshake.alertSent = description } else { handshake.alertReceived = description }
+            }
+        }
+
+    /// SSL_CTX_set_tlsext_ticket_key_evp_cb(3).
+    static let ticketKeyWanted:
+        @convention(c) (
+            OpaquePointer?, UnsafeMutablePointer<UInt8>?, UnsafeMutablePointer<UInt8>?, OpaquePointer?, OpaquePointer?,
+            Int32
+        ) -> Int32 = { ssl, name, iv, cipher, mac, seals in
+            guard let handshake = unsafe of(ssl), let name = unsafe name, let iv = unsafe iv,
+                let cipher = unsafe cipher,
+                let mac = unsafe mac
+            else { return -1 }
+            // libssl's arguments: 16 bytes of name and of IV, and contexts that live during the call.
+            return seals == 1
+                ? unsafe handshake.context.ticketKeys.seal(name: name, iv: iv, cipher: cipher, mac: mac)
+                : unsafe handshake.context.ticketKeys.open(name: name, iv: iv, cipher: cipher, mac: mac)
+        }
+}
