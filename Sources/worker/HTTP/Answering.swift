@@ -71,10 +71,12 @@ extension Worker {
         }
     }
 
-    /// Sends a refusal and lets the connection end with it.
-    mutating func refuse(_ slot: UInt32, _ error: RequestError, retryAfter seconds: UInt64? = nil) {
+    /// Sends a refusal and lets the connection end with it. `request` where there is one: to a HEAD no content is sent.
+    mutating func refuse(
+        _ slot: UInt32, _ error: RequestError, retryAfter seconds: UInt64? = nil, request: Request? = nil
+    ) {
         page.add(1, to: .requestRefused)
-        connections[slot].outbox.appendControl(Response.refusal(error, retryAfter: seconds))
+        connections[slot].outbox.appendControl(Response.refusal(error, retryAfter: seconds, request: request))
         finish(slot)
     }
 }

@@ -54,7 +54,7 @@ extension Worker {
         } catch {
             page.add(1, to: error.counter)
             logger.debug("join refused", metadata: ["reason": "\(error.error.text)"])
-            refuse(slot, error.error, retryAfter: error.retryAfter)
+            refuse(slot, error.error, retryAfter: error.retryAfter, request: request)
         }
     }
 
