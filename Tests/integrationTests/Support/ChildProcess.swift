@@ -97,6 +97,9 @@ final class ChildProcess: Sendable {
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_adddup2(&actions, output, 1)
         posix_spawn_file_actions_adddup2(&actions, errors, 2)
+        // SwiftNIO's sockets are not close-on-exec: a copy in a program would keep them open when NIO closes them. Closing
+        // what is not open is no error here.
+        for descriptor in Int32(3)..<4096 { posix_spawn_file_actions_addclose(&actions, descriptor) }
         // The threads of Swift's tasks block signals, and SwiftNIO ignores SIGPIPE: neither is for the program.
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
