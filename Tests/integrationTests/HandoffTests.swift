@@ -29,7 +29,7 @@ import Testing
                 let session = Session()
                 let host = try await relay.join(session.host())
                 let guest = try await RawClient(relay.port)
-                let large = String(repeating: "large ", count: 60_000)
+                let large = String(repeating: "large ", count: 20_000)
                 try await guest.send(
                     Array(session.guest("g").head.utf8) + RawFrame.client(text: large) + RawFrame.client(text: "next"))
                 #expect(try await guest.response().status == 101)

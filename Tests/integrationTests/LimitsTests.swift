@@ -78,17 +78,19 @@ import Testing
         }
     }
 
-    /// Uses an address's burst of 2 up and says with which of the others it shared it.
+    /// With which of the others an address shares its limit of 1 a second and burst of 2.
     private func sharing(
         _ relay: Relay, _ field: String, _ first: String, _ others: [String]
     ) async throws -> [String] {
-        let spent = try await awaited("\(first) to be limited") {
-            try await relay.answer(Join().with(field, first)).status == 429 ? true : nil
-        }
-        #expect(spent)
         var sharing: [String] = []
-        for other in others where try await relay.answer(Join().with(field, other)).status == 429 {
-            sharing.append(other)
+        for other in others {
+            // Twice, because a second may pass between the two requests: an address of its own has a burst of 2.
+            for _ in 0..<2 where sharing.last != other {
+                try await eventually("\(first) to be limited") {
+                    try await relay.answer(Join().with(field, first)).status == 429
+                }
+                if try await relay.answer(Join().with(field, other)).status == 429 { sharing.append(other) }
+            }
         }
         return sharing
     }

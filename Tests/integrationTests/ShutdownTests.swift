@@ -73,7 +73,7 @@ import Testing
             let slow = try await relay.rawJoin(session.host(), receiveBuffer: 8192)
             let sender = try await relay.join(session.guest())
             // It has not taken what it was sent: the relay waits for it, for an hour if it must.
-            for _ in 0..<64 { sender.send(String(repeating: "x", count: 32_768)) }
+            for _ in 0..<32 { sender.send(String(repeating: "x", count: 16_384)) }
             sender.ping([1])
             try await eventually("all to be taken by the relay") { sender.pongs == [[1]] }
             for worker in workers { kill(worker, SIGSTOP) }

@@ -281,14 +281,4 @@ extension Relay {
     ) async throws -> WebSocketClient {
         try await WebSocketClient.join(port: port, join, extra: extra, receiveBuffer: receiveBuffer)
     }
-
-    /// What a client is told who is not let in.
-    func refusal(_ join: Join, extra: [(String, String)] = []) async throws -> HTTPResponse {
-        do {
-            _ = try await self.join(join, extra: extra)
-        } catch let refusal as Refusal {
-            return refusal.response
-        }
-        throw SpawnError(description: "let in: \(join.target)")
-    }
 }
