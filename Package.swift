@@ -87,5 +87,15 @@ let package = Package(
             dependencies: ["worker", "Shared", "CLinux", "CSodium", "COpenSSL"],
             resources: [.copy("Vectors")],
             swiftSettings: testSettings),
+        .testTarget(
+            name: "integrationTests",
+            dependencies: [
+                "CSodium",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOWebSocket", package: "swift-nio"),
+            ],
+            swiftSettings: testSettings),
     ]
 )
