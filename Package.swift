@@ -87,5 +87,12 @@ let package = Package(
             dependencies: ["worker", "Shared", "CLinux", "CSodium", "COpenSSL"],
             resources: [.copy("Vectors")],
             swiftSettings: testSettings),
+        .testTarget(
+            name: "supervisorTests",
+            dependencies: [
+                "supervisor", "Shared",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: testSettings),
     ]
 )
