@@ -226,10 +226,6 @@ private struct Word {
         unsafe address.pointee.wrappingAdd(value, ordering: .relaxed).newValue
     }
 
-    func subtract(_ value: UInt64) -> UInt64 {
-        unsafe address.pointee.wrappingSubtract(value, ordering: .relaxed).newValue
-    }
-
     func exchange(expected: UInt64, desired: UInt64) -> Bool {
         unsafe address.pointee.compareExchange(
             expected: expected, desired: desired, ordering: .acquiringAndReleasing
@@ -257,9 +253,15 @@ package struct Quota: Sendable {
         return false
     }
 
-    /// Gives back `amount`: one's own, or all of a dead worker's.
+    /// Gives back `amount`: one's own, or all of a dead worker's; at most what is taken.
+    ///
+    /// A worker that dies right after it handed a connection over is accounted for with that connection still counted,
+    /// which its new owner gives back as well. Below 0 the count would wrap, and nothing could be taken ever again.
     package func give(_ amount: UInt64 = 1) {
-        _ = word.word.subtract(amount)
+        while true {
+            let taken = count
+            if word.word.exchange(expected: taken, desired: taken - min(taken, amount)) { return }
+        }
     }
 }
 

@@ -146,6 +146,17 @@ private let second: UInt64 = 1_000_000_000
         #expect(!quota.take(max: 0))
     }
 
+    @Test func `never fall below 0, because then they could give out nothing ever again`() throws {
+        let quota = try Fixture().memory.connections
+        #expect(quota.take(max: 10))
+        quota.give(3)
+        #expect(quota.count == 0)
+        quota.give()
+        #expect(quota.count == 0)
+        #expect(quota.take(max: 1))
+        #expect(!quota.take(max: 1))
+    }
+
     @Test func `give out exactly as many when many threads take, each by a mapping of its own`() throws {
         let fixture = try Fixture()
         let mappings = try (0..<4).map { _ in try SharedMemory.map(fixture.file, workers: 2) }
