@@ -84,7 +84,9 @@ let package = Package(
             swiftSettings: testSettings),
         .testTarget(
             name: "workerTests",
-            dependencies: ["worker", "Shared", "CLinux", "CSodium", "COpenSSL"],
+            dependencies: [
+                "worker", "Shared", "CLinux", "CSodium", "COpenSSL", .product(name: "Logging", package: "swift-log"),
+            ],
             resources: [.copy("Vectors")],
             swiftSettings: testSettings),
         .testTarget(

@@ -62,9 +62,9 @@ struct Connection: ~Copyable, Timed {
     var hasSaidData = false
 
     // Liveness, in `open`; seconds
-    var heardAt: UInt32
     var pingDue: UInt32 = 0
-    /// When the ping was sent since which nothing has come; 0 if there is none.
+    /// When the ping was sent since which nothing has come; 0 if there is none. Whatever comes makes it 0: by the second alone
+    /// an answer in the ping's own second could not be told from what came before the ping.
     var unansweredSince: UInt32 = 0
 
     // Handoff
@@ -80,6 +80,5 @@ struct Connection: ~Copyable, Timed {
         self.socket = socket
         self.peer = peer
         acceptedAt = now
-        heardAt = now
     }
 }

@@ -17,7 +17,6 @@ extension Worker {
 
     /// Begins to watch a connection that has been let in.
     mutating func startLiveness(_ slot: UInt32) {
-        connections[slot].heardAt = second
         connections[slot].pingDue = second + UInt32(Limits.pingSeconds)
         connections[slot].unansweredSince = 0
         connectionTimers.set(slot, in: &connections, due: connections[slot].pingDue)
@@ -25,14 +24,10 @@ extension Worker {
 
     private mutating func checkLiveness(_ slot: UInt32) {
         let unanswered = connections[slot].unansweredSince
-        if unanswered != 0 {
-            if connections[slot].heardAt > unanswered {
-                connections[slot].unansweredSince = 0
-            } else if second >= unanswered + UInt32(Limits.pongSeconds) {
-                // Nothing came in time: nobody is there who would read a close frame.
-                doom(slot, .silent)
-                return
-            }
+        if unanswered != 0 && second >= unanswered + UInt32(Limits.pongSeconds) {
+            // Nothing came in time: nobody is there who would read a close frame.
+            doom(slot, .silent)
+            return
         }
         if second >= connections[slot].pingDue {
             if connections[slot].outbox.control.count <= Limits.controlBytesWaitingMax {

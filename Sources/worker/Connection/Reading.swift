@@ -11,7 +11,7 @@ extension Worker {
             switch receiveBuffer.receive(from: connections[slot].socket.number) {
             case .bytes(let count):
                 tally.bytesReceived += UInt64(count)
-                connections[slot].heardAt = second
+                connections[slot].unansweredSince = 0
                 take(slot, unsafe receiveBuffer.prefix(count).bytes)
                 if count < Limits.receiveBytesMax { return }
             case .end:
