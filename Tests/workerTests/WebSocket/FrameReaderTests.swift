@@ -176,7 +176,7 @@ private struct Conversation {
 
     @Test func `give a whole message of one frame where it lies, also when its header was cut`() {
         let bytes = Frame(opcode: Frame.binary, payload: [5, 6, 7]).masked(key)
-        for cut in 0..<6 {
+        for cut in 0...6 {
             var reader = FrameReader()
             var offset = 0
             let first = reader.next(bytes.span.bytes.extracting(0..<cut), &offset, messageBytesMax: 100)
