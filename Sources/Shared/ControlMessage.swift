@@ -194,8 +194,13 @@ package struct ControlChannel: ~Copyable {
             }
             if result != 0 {
                 // ETOOMANYREFS: descriptors of ours in flight; they drain as workers take them.
-                if errno == EAGAIN || errno == ETOOMANYREFS { return }
-                throw SystemError("sendmsg")
+                guard errno == EAGAIN || errno == ETOOMANYREFS else { throw SystemError("sendmsg") }
+                // A queue that is never empty must not keep what has left it.
+                if sent >= Limits.controlQueueMessagesMax {
+                    waiting.removeFirst(sent)
+                    sent = 0
+                }
+                return
             }
             sent += 1
         }
