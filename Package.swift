@@ -84,7 +84,9 @@ let package = Package(
             swiftSettings: testSettings),
         .testTarget(
             name: "workerTests",
-            dependencies: ["worker", "Shared", "CLinux", "CSodium", "COpenSSL"],
+            dependencies: [
+                "worker", "Shared", "CLinux", "CSodium", "COpenSSL", .product(name: "Logging", package: "swift-log"),
+            ],
             resources: [.copy("Vectors")],
             swiftSettings: testSettings),
         .testTarget(
@@ -95,6 +97,13 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOWebSocket", package: "swift-nio"),
+            ],
+            swiftSettings: testSettings),
+        .testTarget(
+            name: "supervisorTests",
+            dependencies: [
+                "supervisor", "Shared",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: testSettings),
     ]
