@@ -84,8 +84,27 @@ let package = Package(
             swiftSettings: testSettings),
         .testTarget(
             name: "workerTests",
-            dependencies: ["worker", "Shared", "CLinux", "CSodium", "COpenSSL"],
+            dependencies: [
+                "worker", "Shared", "CLinux", "CSodium", "COpenSSL", .product(name: "Logging", package: "swift-log"),
+            ],
             resources: [.copy("Vectors")],
+            swiftSettings: testSettings),
+        .testTarget(
+            name: "integrationTests",
+            dependencies: [
+                "CSodium",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOWebSocket", package: "swift-nio"),
+            ],
+            swiftSettings: testSettings),
+        .testTarget(
+            name: "supervisorTests",
+            dependencies: [
+                "supervisor", "Shared",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
             swiftSettings: testSettings),
     ]
 )

@@ -226,9 +226,15 @@ package struct ControlChannel: ~Copyable {
             if result != 0 {
                 switch errno {
                 // ETOOMANYREFS: descriptors of ours in flight; they drain as workers take them. The others pass as well.
-                case EAGAIN, ETOOMANYREFS, ENOBUFS, ENOMEM: return
+                case EAGAIN, ETOOMANYREFS, ENOBUFS, ENOMEM: break
                 case let code: throw SystemError("sendmsg", code)
                 }
+                // A queue that is never empty must not keep what has left it.
+                if sent >= Limits.controlQueueMessagesMax {
+                    waiting.removeFirst(sent)
+                    sent = 0
+                }
+                return
             }
             sent += 1
         }

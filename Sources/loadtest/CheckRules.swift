@@ -157,6 +157,8 @@ extension CheckRun {
         for (what, target) in targets {
             guard let guest = try join(Request(target: target), room, name: what, &property, deadline) else { continue }
             room.say(Self.envelope("query", 0, room.members.count), by: guest)
+            // Before the next one joins: who is there first, he or this message, is the relay's choice.
+            settle(&property, deadline, room.members)
         }
         room.say(Self.envelope("query", 1, 0), by: host)
         settle(&property, deadline, room.members)

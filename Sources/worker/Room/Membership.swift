@@ -59,9 +59,10 @@ extension Worker {
         roomTimers.clear(slot, in: &rooms)
         let room = rooms.remove(slot)
         roomsByID[RoomID(bytes: room.id)] = nil
+        // In this order: a worker that dies in between leaves the quota one room short, not one over.
+        page[.rooms] = UInt64(rooms.count)
         memory.rooms.give()
         page.add(1, to: .roomsClosed)
-        page[.rooms] = UInt64(rooms.count)
         report(.hostKeyGone(room: room.id))
         logger.debug("room closed", metadata: ["room": "\(String(decoding: room.id, as: UTF8.self))"])
     }

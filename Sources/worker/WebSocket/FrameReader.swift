@@ -32,7 +32,7 @@ struct FrameReader {
     private var headerCount = 0
     private var opcode = Opcode.continuation
     private var isFinal = false
-    /// Whether the frame that is being read began in bytes given earlier.
+    /// Whether a part of the payload that is being read has been given already.
     private var isSplit = false
     private var key: UInt32 = 0
     private var remaining: Int?
@@ -53,10 +53,7 @@ struct FrameReader {
             }
             guard let announced = remaining else { return .needMore }
             let taken = min(announced, bytes.byteCount - offset)
-            if taken == 0 && announced > 0 {
-                isSplit = true
-                return .needMore
-            }
+            if taken == 0 && announced > 0 { return .needMore }
             let payload = MaskedPayload(range: offset..<(offset + taken), key: key)
             offset += taken
             let isLast = taken == announced

@@ -1,0 +1,210 @@
+import Logging
+import Shared
+import Testing
+
+/// Configurations that differ from the default in every field.
+private var unusual: Configuration {
+    var configuration = Configuration()
+    configuration.listen = ListenAddress(host: .address(Address(high: 1, low: 2)), port: 443)
+    configuration.roomsMax = 1
+    configuration.clientsPerRoomMax = 2
+    configuration.messageBytesMax = 1024
+    configuration.roomIdleSeconds = 3
+    configuration.joinsPerSecondPerAddress = 0
+    configuration.workers = 256
+    configuration.trustedProxies = ["10.0.0.0/8", "2001:db8::/32", "::1"].compactMap(AddressRange.init)
+    configuration.backlogBytesMax = 1034
+    configuration.connectionsMax = 5
+    configuration.shutdownGraceSeconds = 0
+    configuration.logLevel = .critical
+    configuration.logFormat = .json
+    return configuration
+}
+
+@Suite struct `Control messages` {
+    private static let publicKey = [UInt8](0..<32)
+
+    private static func launch(
+        index: Int = 1, workers: Int = 3, key: [UInt8] = [UInt8](1...16), _ configuration: Configuration = unusual
+    ) -> ControlMessage {
+        .launch(.init(index: index, workers: workers, placementKey: key, configuration: configuration))
+    }
+
+    private static func hostKeys(_ keys: [(room: [UInt8], expiry: UInt64)]) -> ControlMessage {
+        .hostKeys(keys.map { .init(room: $0.room, publicKey: publicKey, expiry: $0.expiry) })
+    }
+
+    static let every: [ControlMessage] = [
+        launch(), launch(index: 0, workers: 1, Configuration()), launch(index: 255, workers: 256),
+        .inboxes(first: 0), .inboxes(first: 253), hostKeys([(Array("ré".utf8), .max)]), hostKeys([]),
+        hostKeys([([1], 2), ([], 3)]),
+        hostKeys(Array(repeating: ([UInt8](repeating: 255, count: 256), 0), count: Limits.hostKeysPerMessageMax)),
+        .hostKeyGone(room: []), .hostKeyGone(room: [UInt8](repeating: 0, count: 256)), .start, .ready,
+        .drain(deadline: 0x0102_0304_0506_0708), .failed(reason: ""), .failed(reason: "can't: \u{1F600}"),
+    ]
+
+    private func error(_ bytes: [UInt8]) -> ByteCodingError? {
+        do throws(ByteCodingError) {
+            _ = try ControlMessage(bytes)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    @Test(arguments: every) func `are the same on the other side`(message: ControlMessage) throws {
+        #expect(try ControlMessage(message.bytes) == message)
+        #expect(message.bytes.count <= Limits.controlMessageBytesMax)
+    }
+
+    @Test func `are written by the byte map`() {
+        #expect(ControlMessage.version == 1)
+        #expect(ControlMessage.start.bytes == [1, 0, 5, 0])
+        #expect(ControlMessage.ready.bytes == [1, 0, 6, 0])
+        #expect(ControlMessage.inboxes(first: 0x0102).bytes == [1, 0, 2, 0, 2, 1, 0, 0])
+        #expect(ControlMessage.drain(deadline: 0x0102_0304_0506_0708).bytes == [1, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1])
+        #expect(ControlMessage.failed(reason: "no").bytes == [1, 0, 8, 0, 2, 0, 0, 0, 0x6E, 0x6F])
+        #expect(ControlMessage.hostKeyGone(room: [7]).bytes == [1, 0, 4, 0, 1, 0, 0, 0, 7])
+        let hostKeys = Self.hostKeys([([7, 8], 9)])
+        let start: [UInt8] = [1, 0, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0, 7, 8, 32, 0, 0, 0]
+        #expect(hostKeys.bytes == start + Self.publicKey + [9, 0, 0, 0, 0, 0, 0, 0])
+        let launch: [UInt8] = [1, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 16, 0, 0, 0]
+        #expect(Array(Self.launch().bytes.prefix(32)) == launch + [UInt8](1...16))
+    }
+
+    @Test(arguments: every) func `are refused at every truncation and with anything behind them`(
+        message: ControlMessage
+    ) {
+        let bytes = message.bytes
+        for end in 0..<bytes.count { #expect(error(Array(bytes[..<end])) == .truncated, "\(end) of \(bytes.count)") }
+        #expect(error(bytes + [0]) == .trailing(count: 1))
+        #expect(error(bytes + bytes) == .trailing(count: bytes.count))
+    }
+
+    @Test func `of another version or an unknown kind are refused`() {
+        for version in [0, 2, 0x0100, 0xFFFF] as [UInt16] {
+            let bytes = [UInt8(version & 0xFF), UInt8(version >> 8)] + ControlMessage.start.bytes[2...]
+            #expect(error(bytes) == .invalid(field: "version"))
+        }
+        for kind in [0, 9, 0x0105, 0xFFFF] as [UInt16] {
+            #expect(error([1, 0, UInt8(kind & 0xFF), UInt8(kind >> 8)]) == .invalid(field: "kind"))
+        }
+    }
+
+    @Test func `to launch name a worker that there is`() {
+        for (index, workers) in [(0, 0), (1, 1), (3, 3), (0, 257), (256, 256), (0, 0xFFFF_FFFF)] {
+            #expect(error(Self.launch(index: index, workers: workers).bytes) == .invalid(field: "workers"))
+        }
+        for count in [0, 15, 17] {
+            let key = [UInt8](repeating: 1, count: count)
+            #expect(error(Self.launch(key: key).bytes) == .invalid(field: "placement key"))
+        }
+    }
+
+    @Test func `with a host key keep its size and the room's`() {
+        for count in [0, 31, 33] {
+            let key = [UInt8](repeating: 1, count: count)
+            let bytes = ControlMessage.hostKeys([.init(room: [1], publicKey: key, expiry: 0)]).bytes
+            #expect(error(bytes) == .invalid(field: "public key"))
+        }
+        let room = [UInt8](repeating: 1, count: 257)
+        #expect(error(ControlMessage.hostKeyGone(room: room).bytes) == .invalid(field: "room"))
+        #expect(error(Self.hostKeys([(room, 0)]).bytes) == .invalid(field: "room"))
+    }
+
+    @Test func `hold a bounded number of host keys`() {
+        let many = Array(repeating: ([UInt8]([1]), UInt64(0)), count: Limits.hostKeysPerMessageMax + 1)
+        #expect(error(Self.hostKeys(many).bytes) == .invalid(field: "host keys"))
+    }
+
+    @Test func `to launch bring every field of the configuration`() throws {
+        // A configuration that differs in one field only still differs on the other side.
+        let changes: [(inout Configuration) -> Void] = [
+            { $0.listen = unusual.listen }, { $0.roomsMax = 1 }, { $0.clientsPerRoomMax = 2 },
+            { $0.messageBytesMax = 1024 }, { $0.roomIdleSeconds = 3 }, { $0.joinsPerSecondPerAddress = 0 },
+            { $0.workers = 256 }, { $0.trustedProxies = [] }, { $0.backlogBytesMax = 2 << 20 },
+            { $0.connectionsMax = 5 }, { $0.shutdownGraceSeconds = 0 }, { $0.logLevel = .trace },
+            { $0.logFormat = .json },
+        ]
+        #expect(changes.count == Mirror(reflecting: Configuration()).children.count, "a field without a change here")
+        for change in changes {
+            var configuration = Configuration()
+            change(&configuration)
+            #expect(configuration != Configuration())
+            let message = try ControlMessage(Self.launch(configuration).bytes)
+            #expect(message == Self.launch(configuration))
+        }
+    }
+
+    @Test func `with the longest configuration fit the channel`() throws {
+        var configuration = Configuration()
+        configuration.trustedProxies = (0..<256).compactMap { AddressRange("2001:db8:\(String($0, radix: 16))::/48") }
+        #expect(configuration.trustedProxies.count == 256)
+        let bytes = Self.launch(configuration).bytes
+        #expect(bytes.count <= Limits.controlMessageBytesMax)
+        #expect(try ControlMessage(bytes) == Self.launch(configuration))
+        configuration.trustedProxies.append(contentsOf: configuration.trustedProxies.prefix(1))
+        #expect(error(Self.launch(configuration).bytes) == .invalid(field: "trusted proxies"))
+    }
+
+    @Test func `bring a configuration within its limits or none`() {
+        let changes: [(String, (inout Configuration) -> Void)] = [
+            ("rooms", { $0.roomsMax = 0 }), ("rooms", { $0.roomsMax = 1_000_001 }),
+            ("clients per room", { $0.clientsPerRoomMax = 0 }), ("clients per room", { $0.clientsPerRoomMax = 10_001 }),
+            ("message bytes", { $0.messageBytesMax = 1023 }), ("message bytes", { $0.messageBytesMax = 67_108_865 }),
+            ("room idle seconds", { $0.roomIdleSeconds = 0 }),
+            ("room idle seconds", { $0.roomIdleSeconds = 2_592_001 }),
+            ("joins per second", { $0.joinsPerSecondPerAddress = 100_001 }),
+            ("workers", { $0.workers = 0 }), ("workers", { $0.workers = 257 }),
+            ("backlog bytes", { $0.backlogBytesMax = 1033 }), ("backlog bytes", { $0.backlogBytesMax = 1_073_741_825 }),
+            // Room for one message and its header.
+            ("backlog bytes", { $0.backlogBytesMax = $0.messageBytesMax + 9 }),
+            ("connections", { $0.connectionsMax = 0 }), ("connections", { $0.connectionsMax = 1_000_001 }),
+            ("shutdown grace seconds", { $0.shutdownGraceSeconds = 3601 }),
+        ]
+        for (field, change) in changes {
+            var configuration = Configuration()
+            change(&configuration)
+            guard case .invalid(let found) = error(Self.launch(configuration).bytes) else {
+                Issue.record("\(field) was taken")
+                continue
+            }
+            #expect(found.description == field)
+        }
+        // The last two bytes: log level and format; the byte behind the placement key: the kind of host.
+        let bytes = Self.launch(Configuration()).bytes
+        for (index, value, field) in [
+            (bytes.count - 2, 7, "log level"), (bytes.count - 1, 2, "log format"), (32, 2, "listen address"),
+        ] as [(Int, UInt8, StaticString)] {
+            var bytes = bytes
+            bytes[index] = value
+            #expect(error(bytes) == .invalid(field: field))
+            bytes[index] = 255
+            #expect(error(bytes) == .invalid(field: field))
+        }
+    }
+
+    @Test func `have names for the log that tell nothing but their kind`() {
+        let names = Set(Self.every.map(\.name.description))
+        let kinds = ["launch", "inboxes", "hostKeys", "hostKeyGone", "start", "ready", "drain", "failed"]
+        #expect(names == Set(kinds))
+    }
+
+    @Test func `never trap, whatever the bytes`() throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var random = SplitMix64(seed: seed)
+        for round in 0..<10_000 {
+            let bytes = random.mutate(Self.every[round % Self.every.count].bytes)
+            do throws(ByteCodingError) {
+                let message = try ControlMessage(bytes)
+                // Every byte has a meaning, but for the address beside "any".
+                let again = message.bytes
+                #expect(again.count == bytes.count, "seed \(seed), round \(round)")
+                #expect(try ControlMessage(again) == message, "seed \(seed), round \(round)")
+                if case .launch(let launch) = message { Limits.check(launch.configuration) }
+            } catch {
+                continue
+            }
+        }
+    }
+}

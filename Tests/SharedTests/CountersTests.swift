@@ -1,0 +1,34 @@
+import Shared
+import Testing
+
+/// The order is the order in shared memory, where an old process may have filled it: it changes only together with the
+/// memory's version.
+@Suite struct `Counters and gauges` {
+    @Test func `stand in the order that they had`() {
+        let gauges = Gauge.allCases.map { "\($0)" }
+        #expect(gauges == ["connections", "clients", "rooms"])
+        let counters = Counter.allCases.map { "\($0)" }
+        #expect(
+            counters == [
+                "accepted", "acceptFailed", "connectionRefusedFull",
+                "requests", "requestRefused",
+                "joinHost", "joinGuest", "joinRateLimited", "joinMissingParameter", "joinInvalidRoom",
+                "joinBadHandshake", "joinInvalidPublicKey", "joinRoomNotFound", "joinInvalidToken", "joinRoomMismatch",
+                "joinHostRoleRequired", "joinRoomHeld", "joinMaxRooms", "joinRoomFull", "joinHandoffFailed",
+                "joinShuttingDown",
+                "handoffSent", "handoffReceived", "handoffRetried", "handoffMalformed",
+                "voiceReceived", "dataReceived", "bytesReceived", "voiceDelivered", "dataDelivered", "bytesSent",
+                "voiceDropped", "pongSkipped", "leaveNotices",
+                "closedByPeer", "closedPeerGone", "closedProtocolError", "closedInvalidText", "closedMessageTooBig",
+                "closedSlow", "closedMemory", "closedIdleRoom", "closedTimeout", "closedRequestTimeout",
+                "closedShutdown",
+                "closedSocketError", "closedFlushTimeout",
+                "roomsOpened", "roomsClosed", "hostKeysRestored", "hostKeysExpired", "hostKeyReportsLost",
+            ])
+    }
+
+    @Test func `are numbered from 0 without a gap, so that each has a place of its own`() {
+        #expect(Gauge.allCases.map(\.rawValue) == Array(Gauge.allCases.indices))
+        #expect(Counter.allCases.map(\.rawValue) == Array(Counter.allCases.indices))
+    }
+}

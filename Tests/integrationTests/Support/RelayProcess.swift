@@ -1,0 +1,92 @@
+// The real relay, on a port of loopback that the kernel chose, for as long as a test needs it.
+
+import Foundation
+import Glibc
+import Testing
+
+/// A running relay.
+struct Relay: Sendable {
+    let process: ChildProcess
+    let port: Int
+    let workers: Int
+
+    /// A few at a time: more would only make each other slow.
+    private static let gate = Gate(5)
+
+    /// The supervisor's children, in no order.
+    var workerPIDs: [pid_t] { Processes.children(of: process.pid).sorted() }
+
+    func url(_ path: String) -> String { "http://127.0.0.1:\(port)\(path)" }
+
+    /// Starts a relay for `body` and ends all of its processes, whatever `body` does. No worker may die meanwhile, unless
+    /// `losesWorkers`.
+    static func run(
+        workers: Int = 2, _ variables: [String: String] = [:], descriptorsMax: Int? = nil, losesWorkers: Bool = false,
+        _ body: (Relay) async throws -> Void
+    ) async throws {
+        await gate.enter()
+        do {
+            try await runInside(workers, variables, descriptorsMax, losesWorkers, body)
+        } catch {
+            await gate.leave()
+            throw error
+        }
+        await gate.leave()
+    }
+
+    private static func runInside(
+        _ workers: Int, _ variables: [String: String], _ descriptorsMax: Int?, _ losesWorkers: Bool,
+        _ body: (Relay) async throws -> Void
+    ) async throws {
+        let environment = ["RELAY_ADDR": "127.0.0.1:0", "RELAY_WORKERS": "\(workers)"].merging(variables) { $1 }
+        let path = try program("relay")
+        let process =
+            if let descriptorsMax {
+                try ChildProcess(
+                    "/bin/sh", ["-c", "ulimit -n \(descriptorsMax) && exec \"$0\"", path], environment: environment)
+            } else {
+                try ChildProcess(path, environment: environment)
+            }
+        defer { end(process) }
+        do {
+            let relay = Relay(process: process, port: try await port(process), workers: workers)
+            try await body(relay)
+            if !losesWorkers { #expect(!process.errors.contains("worker died"), "\(process.errors)") }
+        } catch {
+            Issue.record("the relay said: \(process.errors)")
+            throw error
+        }
+    }
+
+    /// The line that says that all workers serve: `... listening address=127.0.0.1:PORT workers=N`.
+    private static func port(_ process: ChildProcess) async throws -> Int {
+        try await awaited("the relay's word that it listens") {
+            if let end = process.end { throw SpawnError(description: "the relay ended: \(end)") }
+            guard let line = process.errors.split(separator: "\n").first(where: { $0.contains(" listening ") }),
+                let field = line.split(separator: " ").first(where: { $0.hasPrefix("address=") })
+            else { return nil }
+            return field.split(separator: ":").last.flatMap { Int($0) }
+        }
+    }
+
+    private static func end(_ process: ChildProcess) {
+        let workers = Processes.children(of: process.pid)
+        process.signal(SIGKILL)
+        // Orphans end by themselves, but not at once.
+        for worker in workers where kill(worker, 0) == 0 { _ = kill(worker, SIGKILL) }
+    }
+
+    /// What a fresh connection is told at `/health`.
+    func health() async throws -> HTTPResponse {
+        let client = try await RawClient(port)
+        try await client.send("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return try await client.response()
+    }
+
+    /// Waits until every worker serves.
+    func healthy(seconds: Double = patienceSeconds) async throws {
+        try await eventually("a relay that is well", seconds: seconds) {
+            try await health().body == #"{"status":"ok"}"#
+        }
+    }
+}

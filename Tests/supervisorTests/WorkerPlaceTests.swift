@@ -1,0 +1,86 @@
+import Glibc
+import Shared
+import Testing
+
+@testable import supervisor
+
+@Suite struct `A worker's place` {
+    private let now: UInt64 = 1_000_000_000_000
+    private let minute: UInt64 = 60_000_000_000
+
+    /// A place without a listener: no test of it uses one.
+    private func place() throws -> WorkerPlace {
+        let file = try SharedMemory.makeFile()
+        let memory = try SharedMemory.create(in: file, workers: 1)
+        return try WorkerPlace(index: 0, listener: -1, page: memory.page(0))
+    }
+
+    /// The end of a control channel that a worker would have.
+    private func launch(_ place: WorkerPlace) throws -> ControlChannel {
+        let (near, far) = try MessagePair(bufferBytes: 65_536).split()
+        place.launched(getpid(), ControlChannel(Descriptor(owning: near)), now: now)
+        return ControlChannel(Descriptor(owning: far))
+    }
+
+    @Test func `keeps host keys for 60 s after its process has died`() throws {
+        let place = try place()
+        let control = try launch(place)
+        _ = consume control
+        let key = [UInt8](repeating: 1, count: 32)
+        place.hostKeys[[1]] = WorkerPlace.HostKey(publicKey: key, expiry: 0)
+        place.ended(now: now)
+        #expect(place.hostKeys[[1]]?.expiry == now + minute)
+        #expect(place.hostKeys[[1]]?.publicKey == key)
+    }
+
+    @Test func `keeps a key no longer because the next process died as well`() throws {
+        let place = try place()
+        for (room, expiry) in [(1, now + 1), (2, now), (3, now - 1), (4, now + minute)] as [(UInt8, UInt64)] {
+            place.hostKeys[[room]] = WorkerPlace.HostKey(publicKey: [], expiry: expiry)
+        }
+        place.ended(now: now)
+        let expiries = place.hostKeys.mapValues(\.expiry)
+        #expect(expiries == [[1]: now + 1, [4]: now + minute])
+    }
+
+    @Test func `is down and holds nothing when its process has ended, but keeps what it counted`() throws {
+        let place = try place()
+        let control = try launch(place)
+        #expect(place.pid == getpid())
+        #expect(place.launchedAt == now)
+        place.isReady = true
+        place.page.state = .serving
+        for gauge in Gauge.allCases { place.page[gauge] = 3 }
+        place.page.add(4, to: .accepted)
+        place.ended(now: now + 1)
+        #expect(place.pid == nil)
+        #expect(!place.isReady)
+        #expect(place.page.state == .down)
+        for gauge in Gauge.allCases { #expect(place.page[gauge] == 0) }
+        #expect(place.page[.accepted] == 4)
+        _ = consume control
+    }
+
+    @Test func `is not ready, and due for nothing, when a process has been started in it`() throws {
+        let place = try place()
+        place.isReady = true
+        place.restartDue = 5
+        let control = try launch(place)
+        #expect(!place.isReady)
+        #expect(place.restartDue == nil)
+        _ = consume control
+    }
+
+    @Test func `sends to its process, and says when there is none or it is gone`() throws {
+        let place = try place()
+        #expect(!place.send(.start))
+        var control = try launch(place)
+        #expect(place.send(.start))
+        guard case .message(.start, _) = control.receive() else {
+            Issue.record("no message")
+            return
+        }
+        control = try launch(try self.place())
+        #expect(!place.send(.start), "the other end is closed")
+    }
+}
