@@ -19,6 +19,8 @@ package enum LogFormat: String, CaseIterable, Sendable {
 package struct Configuration: Sendable, Equatable {
     /// RELAY_ADDR.
     package var listen = ListenAddress(host: .any, port: 8443)
+    /// RELAY_TLS_CERT and RELAY_TLS_KEY; nil: plain HTTP.
+    package var tls: TLSFiles?
     /// RELAY_MAX_ROOMS: over the whole relay.
     package var roomsMax = 1000
     /// RELAY_MAX_CLIENTS_PER_ROOM.
@@ -46,10 +48,24 @@ package struct Configuration: Sendable, Equatable {
 
     package init() {}
 
+    /// The files that make the relay speak TLS, in PEM.
+    package struct TLSFiles: Sendable, Equatable {
+        /// A chain, the server's certificate first.
+        package var certificate: String
+        package var privateKey: String
+
+        package init(certificate: String, privateKey: String) {
+            self.certificate = certificate
+            self.privateKey = privateKey
+        }
+    }
+
     /// What is in force, a variable a line, as an environment file would set it.
     package var summary: String {
         [
             "RELAY_ADDR=\(listen)",
+            "RELAY_TLS_CERT=\(tls?.certificate ?? "")",
+            "RELAY_TLS_KEY=\(tls?.privateKey ?? "")",
             "RELAY_MAX_ROOMS=\(roomsMax)",
             "RELAY_MAX_CLIENTS_PER_ROOM=\(clientsPerRoomMax)",
             "RELAY_MAX_MESSAGE_SIZE=\(messageBytesMax)",
@@ -82,6 +98,8 @@ extension Configuration {
             address.encode(into: &writer)
         }
         writer.write(listen.port)
+        writer.write(tls?.certificate ?? "")
+        writer.write(tls?.privateKey ?? "")
         for number in [
             roomsMax, clientsPerRoomMax, messageBytesMax, roomIdleSeconds, joinsPerSecondPerAddress, workers,
         ] {
@@ -102,6 +120,7 @@ extension Configuration {
     /// Takes a configuration from a message; everything is within the limits, whatever the bytes were.
     package init(from reader: inout ByteReader) throws(ByteCodingError) {
         listen = try Self.readListenAddress(&reader)
+        tls = try Self.readTLS(&reader)
         roomsMax = try Self.read(&reader, Limits.roomsRange, "rooms")
         clientsPerRoomMax = try Self.read(&reader, Limits.clientsPerRoomRange, "clients per room")
         messageBytesMax = try Self.read(&reader, Limits.messageBytesRange, "message bytes")
@@ -145,6 +164,13 @@ extension Configuration {
         case 1: return ListenAddress(host: .address(address), port: port)
         default: throw .invalid(field: "listen address")
         }
+    }
+
+    private static func readTLS(_ reader: inout ByteReader) throws(ByteCodingError) -> TLSFiles? {
+        let certificate = try reader.readText(max: Limits.pathBytesMax, field: "certificate")
+        let privateKey = try reader.readText(max: Limits.pathBytesMax, field: "private key")
+        guard certificate.isEmpty == privateKey.isEmpty else { throw .invalid(field: "private key") }
+        return certificate.isEmpty ? nil : TLSFiles(certificate: certificate, privateKey: privateKey)
     }
 
     private static func readRanges(_ reader: inout ByteReader) throws(ByteCodingError) -> [AddressRange] {

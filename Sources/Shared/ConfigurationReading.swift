@@ -9,6 +9,8 @@ extension Configuration {
     /// The variables of the relay.
     package enum Variable: String, CaseIterable, Sendable {
         case address = "RELAY_ADDR"
+        case certificate = "RELAY_TLS_CERT"
+        case privateKey = "RELAY_TLS_KEY"
         case roomsMax = "RELAY_MAX_ROOMS"
         case clientsPerRoomMax = "RELAY_MAX_CLIENTS_PER_ROOM"
         case messageBytesMax = "RELAY_MAX_MESSAGE_SIZE"
@@ -22,8 +24,6 @@ extension Configuration {
         case logLevel = "RELAY_LOG_LEVEL"
         case logFormat = "RELAY_LOG_FORMAT"
         // Not in this version.
-        case certificate = "RELAY_TLS_CERT"
-        case privateKey = "RELAY_TLS_KEY"
         case metricsAddress = "RELAY_METRICS_ADDR"
         case connectionsPerAddressMax = "RELAY_MAX_CONNECTIONS_PER_IP"
     }
@@ -71,6 +71,7 @@ private struct ConfigurationReader {
     mutating func readConfiguration() -> Configuration {
         var configuration = Configuration()
         readAddress(&configuration.listen)
+        readTLS(&configuration.tls)
         readNumber(.roomsMax, Limits.roomsRange, &configuration.roomsMax)
         readNumber(.clientsPerRoomMax, Limits.clientsPerRoomRange, &configuration.clientsPerRoomMax)
         let messageBytesFit = readNumber(.messageBytesMax, Limits.messageBytesRange, &configuration.messageBytesMax)
@@ -84,7 +85,6 @@ private struct ConfigurationReader {
         readNumber(.shutdownGraceSeconds, Limits.shutdownGraceSecondsRange, &configuration.shutdownGraceSeconds)
         readCase(.logLevel, &configuration.logLevel)
         readCase(.logFormat, &configuration.logFormat)
-        refuseTLS()
         warnAboutNames()
         return configuration
     }
@@ -217,14 +217,28 @@ private struct ConfigurationReader {
             + "raise it with ulimit -n, LimitNOFILE= of systemd or --ulimit nofile= of Docker"
     }
 
-    /// Serving plain HTTP to somebody who asked for TLS would be dangerous.
-    private mutating func refuseTLS() {
-        for variable in [Variable.certificate, .privateKey] where value(of: variable) != nil {
-            // Not the value: by mistake it may be the key itself.
-            report(
-                variable, nil,
-                "TLS is not available in this version yet; unset it and put a TLS-terminating proxy in front")
+    /// Both or neither: serving plain HTTP to somebody who asked for TLS would be dangerous.
+    private mutating func readTLS(_ tls: inout Configuration.TLSFiles?) {
+        let (certificate, privateKey) = (readPath(.certificate), readPath(.privateKey))
+        switch (certificate, privateKey) {
+        case (nil, nil): break
+        case (let certificate?, let privateKey?):
+            tls = Configuration.TLSFiles(certificate: certificate, privateKey: privateKey)
+        case (_?, nil):
+            report(.certificate, nil, "TLS needs RELAY_TLS_KEY as well; unset both for plain HTTP")
+        case (nil, _?):
+            report(.privateKey, nil, "TLS needs RELAY_TLS_CERT as well; unset both for plain HTTP")
         }
+    }
+
+    private mutating func readPath(_ variable: Variable) -> String? {
+        guard let path = value(of: variable) else { return nil }
+        // The value is not shown: by mistake it may be the key itself.
+        guard !path.utf8.contains(UInt8(ascii: "\n")), path.utf8.count < Limits.pathBytesMax else {
+            report(variable, nil, "it takes the path of a PEM file, not what is in the file")
+            return nil
+        }
+        return path
     }
 
     // MARK: - Names

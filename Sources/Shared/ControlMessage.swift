@@ -6,8 +6,9 @@
 //     4       ...    body, by kind:
 //
 //     kind                to      body                                              descriptors beside it
-//     1  launch           worker  index u32, workers u32, placement key 16 bytes,   memory, listener, inbox
-//                                 configuration (Configuration.encode)
+//     1  launch           worker  index u32, workers u32, placement key 16 bytes,   memory, listener, inbox,
+//                                 configuration (Configuration.encode)              with TLS also certificate,
+//                                                                                   private key, ticket keys
 //     2  inboxes          worker  first index u32                                   send ends from that index on
 //     3  hostKeys         both    count u32, then each: room (count u32, bytes),    -
 //                                 public key (count u32, 32 bytes), expiry u64:
@@ -17,6 +18,13 @@
 //     6  ready            superv. -                                                 -
 //     7  drain            worker  deadline u64: CLOCK_MONOTONIC ns                  -
 //     8  failed           superv. reason (count u32, UTF-8)                         -
+//     9  checkCredentials worker  -                                                 certificate, private key
+//    10  credentials      superv. valid from, until: i64 Unix seconds               -
+//
+//    11  makeCertificate  worker  -                                                 -
+//    12  certificate      superv. certificate, private key: count u32, PEM each     -
+//
+// A process that is sent checkCredentials or makeCertificate in place of launch answers, with failed if it can't, and ends.
 //
 // A launch is: launch, inboxes (as many as the workers need: a message carries 253 descriptors at most), hostKeys with the
 // keys that outlived the predecessor, start. The worker answers ready or failed.
@@ -34,6 +42,11 @@ package enum ControlMessage: Equatable, Sendable {
     case ready
     case drain(deadline: UInt64)
     case failed(reason: String)
+    case checkCredentials
+    case credentials(from: Int64, until: Int64)
+    case makeCertificate
+    /// For development: a key that is worth something never travels so.
+    case certificate([UInt8], privateKey: [UInt8])
 
     /// The key of a room's host.
     package struct HostKey: Equatable, Sendable {
@@ -93,7 +106,13 @@ package enum ControlMessage: Equatable, Sendable {
             writer.write(deadline)
         case .failed(let reason):
             writer.write(reason)
-        case .start, .ready:
+        case .credentials(let from, let until):
+            writer.write(from)
+            writer.write(until)
+        case .certificate(let certificate, let privateKey):
+            writer.write(certificate)
+            writer.write(privateKey)
+        case .start, .ready, .checkCredentials, .makeCertificate:
             break
         }
         return writer.bytes
@@ -110,6 +129,10 @@ package enum ControlMessage: Equatable, Sendable {
         case .ready: "ready"
         case .drain: "drain"
         case .failed: "failed"
+        case .checkCredentials: "checkCredentials"
+        case .credentials: "credentials"
+        case .makeCertificate: "makeCertificate"
+        case .certificate: "certificate"
         }
     }
 
@@ -123,6 +146,10 @@ package enum ControlMessage: Equatable, Sendable {
         case .ready: 6
         case .drain: 7
         case .failed: 8
+        case .checkCredentials: 9
+        case .credentials: 10
+        case .makeCertificate: 11
+        case .certificate: 12
         }
     }
 
@@ -161,6 +188,16 @@ package enum ControlMessage: Equatable, Sendable {
             self = .drain(deadline: try reader.read(UInt64.self))
         case 8:
             self = .failed(reason: try reader.readText(max: Limits.controlMessageBytesMax, field: "reason"))
+        case 9:
+            self = .checkCredentials
+        case 10:
+            self = .credentials(from: try reader.read(), until: try reader.read())
+        case 11:
+            self = .makeCertificate
+        case 12:
+            let certificate = try reader.readBytes(max: Limits.controlMessageBytesMax, field: "certificate")
+            let privateKey = try reader.readBytes(max: Limits.controlMessageBytesMax, field: "private key")
+            self = .certificate(certificate, privateKey: privateKey)
         default:
             throw .invalid(field: "kind")
         }

@@ -21,6 +21,20 @@ package enum Counter: Int, CaseIterable, Sendable {
     case requests
     case requestRefused
 
+    // TLS handshakes, by result
+    case tlsHandshakeFull
+    case tlsHandshakeResumed
+    case tlsHandshakePutOff
+    case tlsPlainHTTP
+    case tlsFailedProtocolVersion
+    case tlsFailedNothingInCommon
+    case tlsFailedApplicationProtocol
+    case tlsFailedMalformed
+    case tlsFailedRefusedByClient
+    case tlsFailedTooLong
+    case tlsFailedInternal
+    case tlsFailedLibraryChanged
+
     // Joins, by result
     case joinHost
     case joinGuest
@@ -70,6 +84,8 @@ package enum Counter: Int, CaseIterable, Sendable {
     case closedShutdown
     case closedSocketError
     case closedFlushTimeout
+    case closedTLSViolation
+    case closedTLSAlert
 
     // Rooms
     case roomsOpened

@@ -46,8 +46,9 @@ package enum Limits {
     package static let handoffsPerTurnMax = 32
     /// Bytes of one read. Also bounds what can stand behind a request's head when its connection is handed over.
     package static let receiveBytesMax = 65_536
-    /// The loop's one buffer: a read, or a connection handed over with `handoffInputBytesMax`.
-    package static let receiveBufferBytes = 98_304
+    /// The loop's one buffer: a read behind what waits of TLS records, or a connection handed over. Pages that are never
+    /// written cost nothing.
+    package static let receiveBufferBytes = 196_608
     /// Reads from one connection: one that floods takes turns with the others. With 64 KiB each, 256 KiB.
     package static let readsPerTurnMax = 4
     /// One room's bytes in one turn: beyond it they are sent before the turn ends. Well below what a socket buffer takes,
@@ -98,8 +99,11 @@ package enum Limits {
 
     // MARK: - Handoff
 
-    /// Bytes that travel with a connection: a whole request head, and a read behind it.
-    package static let handoffInputBytesMax = requestHeadBytesMax + receiveBytesMax
+    /// Input that travels with a connection: a whole request head, and what a read brought behind it, records that
+    /// were waiting for it included.
+    package static let handoffInputBytesMax = requestHeadBytesMax + tlsRecordBytesMax + receiveBytesMax
+    /// TLS records that travel with a connection because its socket has not taken them.
+    package static let handoffOutputBytesMax = 32_768
     /// Moves of a connection before it is let in. One is enough while workers agree; more means that they don't.
     package static let handoffHopsMax = 3
     /// How long a connection waits for an owner whose inbox is full, before 503.
@@ -130,14 +134,35 @@ package enum Limits {
     /// context of its own (1.1 KB). So a connection with a ping a minute never has one.
     package static let tlsSharedContextRecordsMax: UInt32 = 8
     /// Bytes of records that are read and not yet decrypted: a record that lacks a byte, and a read behind it.
-    package static let tlsInputBytesMax = 16_645 + receiveBytesMax
+    package static let tlsInputBytesMax = tlsRecordBytesMax + receiveBytesMax
+    /// A whole record of a client's: header, content, type, padding and tag (RFC 8446, 5.2).
+    package static let tlsRecordBytesMax = 5 + 16_384 + 256
+    /// Records sealed before they are sent together. What the socket does not take of them waits as ciphertext, which voice
+    /// can't overtake; fewer would cost more system calls for large messages.
+    package static let tlsSealBytesMax = 4 * (16_384 + 22) + 256
+    /// Handshake steps in one turn. A step with a client's key share costs up to 250 us with an ECDSA certificate and
+    /// twice that with RSA; calls of others go on between turns, so a storm of joins takes longer and they don't stutter.
+    package static let tlsHandshakeStepsPerTurnMax = 4
     /// NewSessionTickets after a full handshake (RFC 8446, 4.6.1): a client may use each once, and opens two
     /// connections at a time at most.
     package static let tlsTickets = 2
     /// How long a ticket is good for, seconds.
     package static let tlsTicketSeconds = 7200
-    /// Keys of the ticket ring: the newest makes tickets, the others still open theirs.
-    package static let tlsTicketKeysMax = 8
+    /// Keys of the ticket ring: the newest makes tickets, the others still open theirs. With one drawn an hour, a ticket
+    /// can be used as long as it is good.
+    package static let ticketKeys = 3
+    /// How often a new key is drawn.
+    package static let ticketKeyNanoseconds: UInt64 = 3_600_000_000_000
+    /// A ticket key: a name, a key of HMAC-SHA-256, a key of AES-256 (RFC 5077, 4).
+    package static let ticketKeyBytes = 80
+    /// A certificate chain's or a private key's file.
+    package static let credentialBytesMax = 1 << 20
+    /// A path in RELAY_TLS_CERT or RELAY_TLS_KEY: PATH_MAX.
+    package static let pathBytesMax = 4096
+    /// How long the check of certificate and key may take; it takes milliseconds.
+    package static let credentialCheckMilliseconds: Int32 = 10_000
+    /// Days before a certificate's end from which a warning is logged at the start.
+    package static let certificateWarningDays = 14
 
     // MARK: - Processes
 
@@ -233,7 +258,7 @@ package enum Limits {
                 "as many trusted proxies as allowed fit an environment value"
             ),
             (
-                trustedProxiesMax * AddressRange.encodedBytes + 512 <= controlMessageBytesMax,
+                trustedProxiesMax * AddressRange.encodedBytes + 2 * pathBytesMax + 512 <= controlMessageBytesMax,
                 "a launch fits its message"
             ),
             (
@@ -245,8 +270,11 @@ package enum Limits {
                 "a message fits a backlog"
             ),
             (roomIDBytesMax <= logValueBytesMax, "a room id fits a log value"),
-            (handoffInputBytesMax + 4096 <= receiveBufferBytes, "a connection handed over fits the receive buffer"),
-            (receiveBytesMax <= receiveBufferBytes, "a read fits the receive buffer"),
+            (
+                handoffInputBytesMax + handoffOutputBytesMax + tlsRecordBytesMax + 4096 <= receiveBufferBytes,
+                "a connection handed over fits the receive buffer"
+            ),
+            (tlsInputBytesMax + receiveBytesMax <= receiveBufferBytes, "a read fits behind what was kept"),
             (
                 receiveBufferBytes <= socketBufferBytesDefault,
                 "a connection handed over fits the smallest inbox there may be"
@@ -257,6 +285,10 @@ package enum Limits {
             ),
             (controlMessageBytesMax <= socketBufferBytesDefault, "a control message fits its channel"),
             (eventsPerTurnMax >= acceptsPerTurnMax, "what a turn accepts can show events in the next"),
+            (
+                UInt64(tlsTicketSeconds) * 1_000_000_000 <= ticketKeyNanoseconds * UInt64(ticketKeys - 1),
+                "a ticket's key stays as long as the ticket is good"
+            ),
             (pingSeconds < pongSeconds, "a second ping is sent before the first is given up"),
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
             (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),

@@ -3,7 +3,7 @@
 // in "…".
 
 /// Pure functions from text to the bytes of a log line.
-enum LogText {
+package enum LogText {
     private static let ellipsis = Array("…".utf8)
 
     /// Escaped, not quoted.
@@ -25,7 +25,7 @@ enum LogText {
     }
 
     /// Quoted and escaped: for messages to an operator.
-    static func quoted(_ text: String, bytesMax: Int) -> String {
+    package static func quoted(_ text: String, bytesMax: Int) -> String {
         String(decoding: quotedBytes(text, bytesMax: bytesMax), as: UTF8.self)
     }
 
@@ -101,7 +101,7 @@ enum LogText {
     // MARK: - Time
 
     /// `2026-11-24T14:42:03.123Z` (RFC 3339) for nanoseconds since 1970.
-    static func utc(nanoseconds: UInt64) -> String {
+    package static func utc(nanoseconds: UInt64) -> String {
         let seconds = nanoseconds / 1_000_000_000
         let (year, month, day) = date(daysSince1970: Int(seconds / 86_400))
         let time = [seconds / 3600 % 24, seconds / 60 % 60, seconds % 60].map { padded(Int($0), 2) }

@@ -18,7 +18,7 @@ struct RelayCommand: ParsableCommand {
             SIGTERM and SIGINT close every connection with code 1001 and end the relay; a second one ends it at once.
             """,
         version: Version.text,
-        subcommands: [RunCommand.self, CheckConfigCommand.self],
+        subcommands: [RunCommand.self, CheckConfigCommand.self, DevCertCommand.self],
         defaultSubcommand: RunCommand.self)
 }
 
@@ -34,7 +34,19 @@ struct CheckConfigCommand: ParsableCommand {
         discussion: "Exits 0 if the relay could start with them, else 78 with every problem on stderr.")
 
     func run() throws {
-        print(try readConfiguration().summary)
+        let configuration = try readConfiguration()
+        do throws(StartError) {
+            if let files = configuration.tls {
+                let program = try WorkerProgram(variables: environmentVariables())
+                let now = Int64(Clock.unixNanoseconds() / 1_000_000_000)
+                let warning = try Credentials(files, program).warning(nowUnixSeconds: now)
+                if let warning { standardError("relay: warning: RELAY_TLS_CERT: \(warning)") }
+            }
+        } catch {
+            standardError("relay: \(error.description)")
+            throw ExitCode(error.exitStatus)
+        }
+        print(configuration.summary)
     }
 }
 
@@ -52,8 +64,8 @@ struct RunCommand: ParsableCommand {
             level: configuration.logLevel, format: configuration.logFormat, process: "supervisor")
         let supervisor: Supervisor
         do throws(StartError) {
-            supervisor = try Supervisor(
-                configuration, workerPath: try Self.workerPath(), environment: Self.workerEnvironment(), logger: logger)
+            let program = try WorkerProgram(variables: environmentVariables())
+            supervisor = try Supervisor(configuration, program, logger: logger)
         } catch {
             standardError("relay: \(error.description)")
             throw ExitCode(error.exitStatus)
@@ -61,7 +73,10 @@ struct RunCommand: ParsableCommand {
         let status = supervisor.run {
             logger.info(
                 "listening",
-                metadata: ["address": "\(supervisor.address)", "workers": "\(configuration.workers)"])
+                metadata: [
+                    "address": "\(supervisor.address)", "workers": "\(configuration.workers)",
+                    "tls": configuration.tls == nil ? "off" : "1.3",
+                ])
             if configuration.logFormat == .text { Self.greet(supervisor.address, configuration) }
         }
         throw ExitCode(status)
@@ -75,40 +90,22 @@ struct RunCommand: ParsableCommand {
             case .address(let host): host.isIPv4 ? "\(host)" : "[\(host)]"
             }
         let workers = configuration.workers == 1 ? "1 worker" : "\(configuration.workers) workers"
+        let secure = configuration.tls == nil ? "" : "s"
+        // A certificate of one's own making is not trusted by itself.
+        let (curl, check) = configuration.tls.map { (" --cacert \($0.certificate)", " --ca \($0.certificate)") } ?? ("", "")
         print(
             """
 
             relay \(Version.text) listens on \(address) with \(workers).
 
-              Clients connect to   ws://\(host):\(address.port)/ws
-              Is it healthy?       curl http://\(host):\(address.port)/health
-              Does it all work?    relay-load check --url ws://\(host):\(address.port)
+              Clients connect to   ws\(secure)://\(host):\(address.port)/ws
+              Is it healthy?       curl\(curl) http\(secure)://\(host):\(address.port)/health
+              Does it all work?    relay-load check\(check) --url ws\(secure)://\(host):\(address.port)
               Settings             relay check-config; config/relay.env explains each
               Stop                 Ctrl-C
 
             """)
         _ = fflush(nil)
-    }
-
-    /// `relay-worker` beside this binary.
-    private static func workerPath() throws(StartError) -> String {
-        let path = unsafe [CChar](unsafeUninitializedCapacity: 4096) { buffer, count in
-            guard let start = buffer.baseAddress else { return }
-            count = unsafe max(0, readlink("/proc/self/exe", start, buffer.count))
-        }
-        let text = String(decoding: path.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        guard let slash = text.lastIndex(of: "/") else {
-            throw StartError(
-                description: "can't find this program's own path in /proc", exitStatus: ExitStatus.unavailable)
-        }
-        return text[...slash] + "relay-worker"
-    }
-
-    /// What workers inherit: everything but the relay's own variables, which travel validated in the launch message.
-    private static func workerEnvironment() -> [String] {
-        // A trap starts Swift's backtracer by default, which holds the dead worker's descriptors and prints registers.
-        environmentVariables().filter { !$0.key.hasPrefix("RELAY_") && $0.key != "SWIFT_BACKTRACE" }
-            .map { "\($0.key)=\($0.value)" } + ["SWIFT_BACKTRACE=enable=no"]
     }
 }
 
@@ -123,7 +120,7 @@ private func readConfiguration() throws -> Configuration {
     return configuration
 }
 
-private func environmentVariables() -> [String: String] {
+func environmentVariables() -> [String: String] {
     var variables: [String: String] = [:]
     guard var entry = unsafe clinux_environment() else { return variables }
     while let text = unsafe entry.pointee {
@@ -136,7 +133,7 @@ private func environmentVariables() -> [String: String] {
     return variables
 }
 
-private func standardError(_ line: String) {
+func standardError(_ line: String) {
     var line = line + "\n"
     line.withUTF8 { text in _ = unsafe write(2, text.baseAddress, text.count) }
 }

@@ -20,8 +20,12 @@ struct StartError: Error, CustomStringConvertible {
 final class Supervisor {
     private let configuration: Configuration
     private let logger: Logger
-    private let workerPath: String
-    private let environment: [String]
+    private let program: WorkerProgram
+    /// With TLS: the open files, and the ring of ticket keys.
+    private let credentials: Credentials?
+    private let tickets: TicketMemory?
+    private let ticketFile: Int32?
+    private var ticketsRotatedAt = Clock.monotonicNanoseconds()
     private let memory: SharedMemory
     private let memoryFile: Int32
     private let listeners: Listeners
@@ -38,11 +42,19 @@ final class Supervisor {
 
     var address: ListenAddress { listeners.address }
 
-    init(_ configuration: Configuration, workerPath: String, environment: [String], logger: Logger) throws(StartError) {
+    init(_ configuration: Configuration, _ program: WorkerProgram, logger: Logger) throws(StartError) {
         self.configuration = configuration
-        self.workerPath = workerPath
-        self.environment = environment
+        self.program = program
         self.logger = logger
+        if let files = configuration.tls {
+            credentials = try Credentials(files, program)
+            let now = Int64(Clock.unixNanoseconds() / 1_000_000_000)
+            if let warning = credentials?.warning(nowUnixSeconds: now) {
+                logger.warning("certificate", metadata: ["file": "\(files.certificate)", "reason": "\(warning)"])
+            }
+        } else {
+            credentials = nil
+        }
         do throws(ListenError) {
             listeners = try Listeners(configuration.listen, count: configuration.workers)
         } catch {
@@ -56,6 +68,13 @@ final class Supervisor {
             let file = try SharedMemory.makeFile()
             memory = try SharedMemory.create(in: file, workers: configuration.workers)
             memoryFile = file.release()
+            if configuration.tls == nil {
+                (tickets, ticketFile) = (nil, nil)
+            } else {
+                let ring = try TicketMemory.makeFile()
+                tickets = try TicketMemory.create(in: ring)
+                ticketFile = ring.release()
+            }
             var places: [WorkerPlace] = []
             for index in 0..<configuration.workers {
                 places.append(
@@ -67,11 +86,6 @@ final class Supervisor {
         }
         var random = SystemRandomNumberGenerator()
         placementKey = (0..<Limits.placementKeyBytes).map { _ in UInt8.random(in: 0...255, using: &random) }
-        guard unsafe access(workerPath, X_OK) == 0 else {
-            throw StartError(
-                description: "\(workerPath) is missing or not executable: relay and relay-worker belong in one folder",
-                exitStatus: ExitStatus.unavailable)
-        }
     }
 
     // MARK: - The loop
@@ -86,6 +100,7 @@ final class Supervisor {
             handleSignals()
             for place in ready { receive(from: place) }
             watchHearts()
+            rotateTickets()
             restartDue()
             enforceDeadline()
             if !hasServed && drainDeadline == nil && places.allSatisfy(\.isReady) {
@@ -131,13 +146,10 @@ final class Supervisor {
     private func launch(_ place: WorkerPlace) {
         let now = Clock.monotonicNanoseconds()
         do throws(SystemError) {
-            let pair = try MessagePair(bufferBytes: Int32(Limits.controlBufferBytes))
-            let pid = try spawn(name: "relay-worker", control: pair.far.number)
-            let ends = pair.split()
-            _ = close(ends.far)
+            let (pid, control) = try program.start(name: "relay-worker")
             place.page.state = .starting
             place.page.heartbeat = now
-            place.launched(pid, ControlChannel(Descriptor(owning: ends.near)), now: now)
+            place.launched(pid, ControlChannel(Descriptor(owning: control)), now: now)
         } catch {
             let pause = place.restarts.died(uptime: 0)
             place.page.deathsInRow = place.restarts.deathsInRow
@@ -148,8 +160,11 @@ final class Supervisor {
         let launch = ControlMessage.Launch(
             index: place.index, workers: places.count, placementKey: placementKey, configuration: configuration)
         do throws(SystemError) {
-            try place.control?.sendAlways(
-                .launch(launch), descriptors: [memoryFile, place.listener, place.inboxReceiver])
+            var descriptors = [memoryFile, place.listener, place.inboxReceiver]
+            if let credentials, let ticketFile {
+                descriptors += [credentials.certificate, credentials.privateKey, ticketFile]
+            }
+            try place.control?.sendAlways(.launch(launch), descriptors: descriptors)
             let senders = places.map(\.inboxSender)
             for first in stride(from: 0, to: senders.count, by: Int(CLINUX_DESCRIPTORS_MAX)) {
                 let part = senders[first..<min(first + Int(CLINUX_DESCRIPTORS_MAX), senders.count)]
@@ -167,20 +182,6 @@ final class Supervisor {
             // It has died already: SIGCHLD is on its way.
             logger.error("launch cut short", metadata: ["worker": "\(place.index)", "reason": "\(error)"])
         }
-    }
-
-    /// The corresponding C function is posix_spawn(3).
-    private func spawn(name: String, control: Int32) throws(SystemError) -> pid_t {
-        var pid: pid_t = 0
-        var arguments = unsafe [strdup(name), nil]
-        var variables = unsafe environment.map { unsafe strdup($0) } + [nil]
-        defer {
-            let copies = unsafe arguments + variables
-            for index in unsafe copies.indices { unsafe free(copies[index]) }
-        }
-        let result = unsafe clinux_spawn(workerPath, &arguments, &variables, control, &pid)
-        guard result == 0 else { throw SystemError("posix_spawn \(workerPath)", result) }
-        return pid
     }
 
     private func restartDue() {
@@ -235,7 +236,7 @@ final class Supervisor {
             place.hostKeys[room] = nil
         case .failed(let reason):
             logger.error("worker failed", metadata: ["worker": "\(place.index)", "reason": "\(reason)"])
-        case .launch, .inboxes, .start, .drain:
+        case .launch, .inboxes, .start, .drain, .checkCredentials, .credentials, .makeCertificate, .certificate:
             logger.error(
                 "control message out of place",
                 metadata: ["worker": "\(place.index)", "message": "\(message.name)"])
@@ -323,6 +324,15 @@ final class Supervisor {
                 ])
             kill(pid, SIGKILL)
         }
+    }
+
+    /// Draws a new ticket key when it is time; workers see it within a second.
+    private func rotateTickets() {
+        let now = Clock.monotonicNanoseconds()
+        guard let tickets, now - ticketsRotatedAt >= Limits.ticketKeyNanoseconds else { return }
+        ticketsRotatedAt = now
+        tickets.rotate()
+        logger.debug("ticket keys rotated")
     }
 
     // MARK: - Stopping

@@ -23,7 +23,7 @@ extension Worker {
                 refuse(socket)
                 continue
             }
-            adopt(Connection(socket: socket, peer: peer, now: second))
+            adopt(Connection(socket: socket, peer: peer, isSecure: tlsContext != nil, now: second))
         }
     }
 
@@ -41,7 +41,7 @@ extension Worker {
                     "connection dropped", metadata: ["reason": "\(error)", "suppressed": "\(suppressed)"])
             }
             page.add(1, to: .closedSocketError)
-            _ = connections.remove(id.slot)
+            drop(id.slot)
             memory.connections.give()
             return nil
         }
@@ -59,8 +59,11 @@ extension Worker {
     /// The relay is full: says so as far as one write does, and closes.
     private mutating func refuse(_ socket: borrowing Descriptor) {
         page.add(1, to: .connectionRefusedFull)
-        let answer = Response.error(.serviceUnavailable, "relay full", extra: [("Retry-After", "1")])
-        _ = unsafe send(socket.number, answer, answer.count, Int32(MSG_NOSIGNAL))
+        // TLS has nothing to say before its handshake.
+        if tlsContext == nil {
+            let answer = Response.error(.serviceUnavailable, "relay full", extra: [("Retry-After", "1")])
+            _ = unsafe send(socket.number, answer, answer.count, Int32(MSG_NOSIGNAL))
+        }
         if let suppressed = acceptLogRate.admit(nowNanoseconds: now) {
             logger.warning(
                 "connection refused: the relay is full",

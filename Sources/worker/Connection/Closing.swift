@@ -27,6 +27,10 @@ enum CloseReason {
     case socketError
     /// The last bytes did not leave in time.
     case flushTimeout
+    /// Records against the rules of TLS: the client was sent an alert.
+    case tlsViolation
+    /// The client sent a fatal TLS alert.
+    case tlsAlert
     /// An ordinary end: an answered request, a finished linger, a handoff.
     case ended
 
@@ -45,6 +49,8 @@ enum CloseReason {
         case .shutdown: .closedShutdown
         case .socketError: .closedSocketError
         case .flushTimeout: .closedFlushTimeout
+        case .tlsViolation: .closedTLSViolation
+        case .tlsAlert: .closedTLSAlert
         case .ended: nil
         }
     }
@@ -176,14 +182,18 @@ extension Worker {
     }
 
     /// Removes a connection whose socket is no longer watched; this process's descriptor closes with it.
-    private mutating func drop(_ slot: UInt32) {
+    mutating func drop(_ slot: UInt32) {
         connectionTimers.clear(slot, in: &connections)
         heldBytes -= connections[slot].heldBytes
+        if connections[slot].isSecure { handshakes[slot] = nil }
+        let session = connections[slot].session
+        // Its keys are wiped.
+        if session != Connection.noSession { _ = sessions.remove(session) }
         _ = connections.remove(slot)
         countConnections()
     }
 
-    private mutating func count(_ reason: CloseReason) {
+    mutating func count(_ reason: CloseReason) {
         if let counter = reason.counter { page.add(1, to: counter) }
     }
 }

@@ -3,10 +3,11 @@
 //
 // Phases:
 //
-//     request ──▶ open ──▶ closing ──▶ lingering ──▶ gone
-//        │  └────────────────▲
-//        └▶ handingOver ──▶ departed (another worker has it) or closing with 503
+//     (handshake ──▶) request ──▶ open ──▶ closing ──▶ lingering ──▶ gone
+//                        │  └────────────────▲
+//                        └▶ handingOver ──▶ departed (another worker has it) or closing with 503
 //
+//     handshake    TLS only: libssl is at work (TLS/Handshaking.swift)
 //     request      reads request heads; answers `/` and `/health`; a `/ws` request leads to `open` or to `handingOver`
 //     handingOver  its room is another worker's, whose inbox is full: nothing is read until it is taken, or the time is up
 //     open         in a room
@@ -19,6 +20,7 @@ import Shared
 
 struct Connection: ~Copyable, Timed {
     enum Phase: UInt8 {
+        case handshake
         case request
         case handingOver
         case open
@@ -56,6 +58,16 @@ struct Connection: ~Copyable, Timed {
     /// What its queues are counted with in the worker's `heldBytes`.
     var heldBytes = 0
 
+    // TLS
+    /// The slot of its TLSSession, from the end of the handshake on; `noSession` for plain HTTP.
+    var session = Connection.noSession
+    /// Whether it speaks TLS, or is about to.
+    var isSecure = false
+    /// TLS records that the socket has not taken. They leave as they are, before anything else.
+    var sealed = ByteQueue()
+
+    static let noSession = UInt32.max
+
     // Room, in `open`
     var room = Room.none
     /// Its place in the room's members.
@@ -78,9 +90,11 @@ struct Connection: ~Copyable, Timed {
     /// Whether anything may still be read or written.
     var isServed: Bool { phase != .doomed && phase != .departed }
 
-    init(socket: consuming Descriptor, peer: Address, now: UInt32) {
+    init(socket: consuming Descriptor, peer: Address, isSecure: Bool, now: UInt32) {
         self.socket = socket
         self.peer = peer
         acceptedAt = now
+        self.isSecure = isSecure
+        phase = isSecure ? .handshake : .request
     }
 }

@@ -31,6 +31,33 @@ struct GatherList: ~Copyable {
         bytes = 0
     }
 
+    // MARK: - Copying, for records that are sealed
+
+    /// Where `copy` goes on: a piece, and how much of it has been copied.
+    private var piece = 0
+    private var copied = 0
+
+    /// Begins to copy from the front.
+    mutating func rewind() {
+        (piece, copied) = (0, 0)
+    }
+
+    /// Copies the next `count` bytes, as many as are left at the most, to `target`, which has room for them.
+    mutating func copy(_ count: Int, to target: UnsafeMutableRawPointer) {
+        var done = 0
+        while done < count {
+            precondition(piece < self.count, "no more is copied than there is")
+            let vector = unsafe vectors[piece]
+            let part = unsafe min(count - done, vector.iov_len - copied)
+            if let base = unsafe vector.iov_base { unsafe memcpy(target + done, base + copied, part) }
+            done += part
+            copied += part
+            if unsafe copied == vector.iov_len { (piece, copied) = (piece + 1, 0) }
+        }
+    }
+
+    // MARK: - Sending
+
     /// Adds a piece, which must stay where it is until the send. An empty one adds nothing.
     mutating func append(_ buffer: UnsafeRawBufferPointer, _ range: Range<Int>) {
         guard !range.isEmpty, let base = buffer.baseAddress else { return }
@@ -53,22 +80,29 @@ struct GatherList: ~Copyable {
     /// Sends everything in one call: send(2) for one piece, which is cheaper, else sendmsg(2).
     func send(to socket: Int32) -> Sent {
         precondition(count > 0, "nothing to send")
+        if count == 1 { return unsafe Self.send(vectors[0].iov_base, vectors[0].iov_len, to: socket) }
         while true {
-            let result: Int
-            if count == 1 {
-                result = unsafe Glibc.send(socket, vectors[0].iov_base, vectors[0].iov_len, Int32(MSG_NOSIGNAL))
-            } else {
-                var message = unsafe msghdr()
-                unsafe message.msg_iov = unsafe vectors
-                unsafe message.msg_iovlen = count
-                result = unsafe sendmsg(socket, &message, Int32(MSG_NOSIGNAL))
-            }
-            if result >= 0 { return .bytes(result) }
-            switch errno {
-            case EINTR: continue
-            case EAGAIN: return .wouldBlock
-            case let code: return .failed(code)
-            }
+            var message = unsafe msghdr()
+            unsafe message.msg_iov = unsafe vectors
+            unsafe message.msg_iovlen = count
+            if let sent = Self.sent(unsafe sendmsg(socket, &message, Int32(MSG_NOSIGNAL))) { return sent }
+        }
+    }
+
+    /// Sends one piece.
+    static func send(_ start: UnsafeRawPointer?, _ count: Int, to socket: Int32) -> Sent {
+        while true {
+            if let sent = sent(unsafe Glibc.send(socket, start, count, Int32(MSG_NOSIGNAL))) { return sent }
+        }
+    }
+
+    /// What a system call's result means; nil to try again.
+    private static func sent(_ result: Int) -> Sent? {
+        if result >= 0 { return .bytes(result) }
+        switch errno {
+        case EINTR: return nil
+        case EAGAIN: return .wouldBlock
+        case let code: return .failed(code)
         }
     }
 }

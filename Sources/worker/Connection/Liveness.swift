@@ -6,7 +6,7 @@ extension Worker {
     /// A connection's timer has gone off.
     mutating func connectionDue(_ slot: UInt32) {
         switch connections[slot].phase {
-        case .request: doom(slot, .requestTimeout)
+        case .handshake, .request: doom(slot, .requestTimeout)
         case .handingOver: refuseHandover(slot)
         case .open: checkLiveness(slot)
         case .closing: doom(slot, .flushTimeout)
@@ -30,6 +30,8 @@ extension Worker {
             return
         }
         if second >= connections[slot].pingDue {
+            // What has been of little use since the last ping is given back.
+            if connections[slot].session != Connection.noSession { sessions[connections[slot].session].trim() }
             if connections[slot].outbox.control.count <= Limits.controlBytesWaitingMax {
                 connections[slot].outbox.appendControlFrame(.ping, RawSpan())
                 touch(slot)

@@ -129,6 +129,15 @@ struct Outbox: ~Copyable {
         return dropped
     }
 
+    /// Forgets everything, the rest of a cut frame too: for a connection that will never see another byte of it.
+    ///
+    /// - Returns: how many voice frames were dropped.
+    mutating func dropAll() -> Int {
+        let dropped = voiceFrames
+        self = Outbox()
+        return dropped
+    }
+
     // MARK: - Taking out
 
     /// Adds what waits to a gather list, in the order of the wire.

@@ -6,6 +6,7 @@ import Shared
 extension Worker {
     /// Reads what a connection's socket has, within the turn's budget; what is left makes the next turn's event.
     mutating func read(_ slot: UInt32) {
+        if connections[slot].isSecure { return readSecure(slot) }
         for _ in 0..<Limits.readsPerTurnMax {
             guard connections[slot].interest.contains(.read), connections[slot].isServed else { return }
             switch receiveBuffer.receive(from: connections[slot].socket.number) {
@@ -26,28 +27,57 @@ extension Worker {
         }
     }
 
-    private mutating func take(_ slot: UInt32, _ bytes: RawSpan) {
+    private mutating func readSecure(_ slot: UInt32) {
+        for _ in 0..<Limits.readsPerTurnMax {
+            guard connections[slot].interest.contains(.read) else { return }
+            switch connections[slot].phase {
+            case .handshake:
+                readHandshake(slot)
+                return
+            case .request, .open:
+                guard readRecords(slot) else { return }
+            case .closing, .lingering:
+                guard discard(slot) else { return }
+            case .handingOver, .doomed, .departed:
+                return
+            }
+        }
+    }
+
+    /// Reads and throws away: the client's last bytes mean nothing any more. False when there is nothing more for now.
+    private mutating func discard(_ slot: UInt32) -> Bool {
+        switch receiveBuffer.receive(from: connections[slot].socket.number) {
+        case .bytes(let count): return count == Limits.receiveBytesMax
+        case .end: ended(slot)
+        case .wouldBlock: break
+        case .failed: doom(slot, .socketError)
+        }
+        return false
+    }
+
+    /// Takes what came on a connection, decrypted.
+    mutating func take(_ slot: UInt32, _ bytes: RawSpan) {
         switch connections[slot].phase {
         case .request:
             connections[slot].input.append(bytes)
             answerRequests(slot)
         case .open:
             receiveFrames(slot, bytes)
-        case .handingOver:
-            preconditionFailure("nothing is read while a connection waits to be handed over")
+        case .handingOver, .handshake:
+            preconditionFailure("what comes in these phases is not taken here")
         case .closing, .lingering, .doomed, .departed:
             break
         }
     }
 
     /// The client has shut its side.
-    private mutating func ended(_ slot: UInt32) {
+    mutating func ended(_ slot: UInt32) {
         switch connections[slot].phase {
         case .open:
-            doom(slot, .peerGone)
+            endOpen(slot)
         case .request:
             // Answers that are still on their way are let out; a request cut short is not one.
-            if connections[slot].outbox.isEmpty {
+            if connections[slot].outbox.isEmpty && !connections[slot].isSecure {
                 doom(slot, .ended)
             } else {
                 finish(slot)
@@ -55,9 +85,21 @@ extension Worker {
         case .closing:
             // Its last bytes may still be taken: a half-closed client can read. It fires no more events for reading.
             setInterest(slot, [.write])
-        case .lingering, .handingOver, .doomed, .departed:
+        case .lingering, .handshake, .handingOver, .doomed, .departed:
             doom(slot, .ended)
         }
+    }
+
+    /// The client has gone without a close frame. Over TLS it is still owed a close_notify (RFC 8446, 6.1).
+    private mutating func endOpen(_ slot: UInt32) {
+        guard connections[slot].isSecure else {
+            doom(slot, .peerGone)
+            return
+        }
+        leave(slot)
+        count(.peerGone)
+        page.add(UInt64(connections[slot].outbox.dropAll()), to: .voiceDropped)
+        finish(slot)
     }
 
     /// Watches a connection for something else.

@@ -27,7 +27,10 @@ extension Worker {
     /// Sends what waits on a connection, and does what comes after the last byte.
     mutating func flush(_ slot: UInt32) {
         guard connections[slot].isServed, !connections[slot].outbox.isBlocked else { return }
-        if !connections[slot].outbox.isEmpty {
+        if connections[slot].isSecure {
+            flushSecure(slot)
+            guard connections[slot].isServed else { return }
+        } else if !connections[slot].outbox.isEmpty {
             gather.removeAll()
             connections[slot].outbox.gather(into: &gather)
             switch gather.send(to: connections[slot].socket.number) {
@@ -42,7 +45,7 @@ extension Worker {
                 return
             }
         }
-        let waits = !connections[slot].outbox.isEmpty
+        let waits = !connections[slot].outbox.isEmpty || !connections[slot].sealed.isEmpty
         connections[slot].outbox.isBlocked = waits
         watchForWriting(slot, waits)
         if !waits { flushed(slot) }

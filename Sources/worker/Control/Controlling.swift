@@ -54,7 +54,8 @@ extension Worker {
         switch message {
         case .drain(let deadline):
             startDraining(deadline)
-        case .launch, .inboxes, .hostKeys, .hostKeyGone, .start, .ready, .failed:
+        case .launch, .inboxes, .hostKeys, .hostKeyGone, .start, .ready, .failed, .checkCredentials, .credentials,
+            .makeCertificate, .certificate:
             logger.error("control message out of place", metadata: ["message": "\(message.name)"])
         }
     }

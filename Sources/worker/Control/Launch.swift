@@ -19,6 +19,11 @@ struct Launched: ~Copyable {
     var outboxes: [Int32]
     var control: ControlChannel
     var survivingKeys: [RoomID: SurvivingKey]
+    var ciphers: RecordCiphers
+    /// With TLS.
+    var tlsContext: TLSContext?
+    var tickets: TicketMemory?
+    var ticketGeneration: UInt64
 }
 
 /// Why a worker could not begin.
@@ -41,17 +46,62 @@ enum Launch {
         // A terminal's Ctrl-C and systemd's SIGTERM reach every process of the relay: the supervisor's word alone ends a
         // worker, and so does the end of its control channel.
         for number in [SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] { _ = signal(number, SIG_IGN) }
-        guard sodium_init() >= 0 else { return ExitStatus.internalError }
+        // Before there is a secret in this process; dropping root undoes a part of it, so it is done again behind that.
+        guard clinux_harden() == 0, sodium_init() >= 0 else { return ExitStatus.internalError }
         do throws(LaunchError) {
-            let launched = try receive(ControlChannel(Descriptor(owning: controlDescriptor)))
-            var worker = try begin(launched)
-            worker.run()
-            return ExitStatus.success
+            // Before anything else of libcrypto.
+            do throws(TLSSetupError) { try TLSContext.bootstrap() } catch { throw LaunchError(description: "\(error)") }
+            var control = ControlChannel(Descriptor(owning: controlDescriptor))
+            let (message, descriptors) = try awaitMessage(&control)
+            switch message {
+            case .checkCredentials:
+                return try checkCredentials(descriptors, &control)
+            case .makeCertificate:
+                return try makeCertificate(&control)
+            case .launch(let launch):
+                var worker = try begin(try receive(launch, descriptors, control))
+                worker.run()
+                return ExitStatus.success
+            default:
+                throw LaunchError(description: "control message out of place: \(message.name)")
+            }
         } catch {
             var line = "relay-worker: \(error.description)\n"
             line.withUTF8 { text in _ = unsafe write(2, text.baseAddress, text.count) }
             return ExitStatus.launchFailed
         }
+    }
+
+    /// Says whether the relay could serve with these files, and ends.
+    private static func checkCredentials(
+        _ descriptors: [Int32], _ control: inout ControlChannel
+    ) throws(LaunchError) -> Int32 {
+        guard descriptors.count == 2 else { throw LaunchError(description: "two files are checked together") }
+        let files = CredentialFiles(
+            certificate: Descriptor(owning: descriptors[0]), privateKey: Descriptor(owning: descriptors[1]))
+        let answer: ControlMessage
+        do throws(CredentialError) {
+            let (from, until) = try files.check()
+            answer = .credentials(from: from, until: until)
+        } catch {
+            answer = .failed(reason: error.description)
+        }
+        return try answerAndEnd(answer, &control)
+    }
+
+    /// Makes a certificate for development, and ends.
+    private static func makeCertificate(_ control: inout ControlChannel) throws(LaunchError) -> Int32 {
+        guard let made = DevCertificate.make() else {
+            return try answerAndEnd(.failed(reason: "libcrypto made no certificate"), &control)
+        }
+        return try answerAndEnd(.certificate(made.certificate, privateKey: made.privateKey), &control)
+    }
+
+    private static func answerAndEnd(
+        _ answer: ControlMessage, _ control: inout ControlChannel
+    ) throws(LaunchError) -> Int32 {
+        do throws(SystemError) { try control.sendAlways(answer) } catch { throw LaunchError(description: "\(error)") }
+        return ExitStatus.success
     }
 
     private static func isSocket(_ descriptor: Int32) -> Bool {
@@ -68,10 +118,12 @@ enum Launch {
     }
 
     /// Takes the launch messages up to `start`.
-    private static func receive(_ control: consuming ControlChannel) throws(LaunchError) -> Launched {
-        let (launch, descriptors) = try awaitLaunch(&control)
-        guard descriptors.count == 3 else {
-            throw LaunchError(description: "launch with \(descriptors.count) descriptors in place of 3")
+    private static func receive(
+        _ launch: ControlMessage.Launch, _ descriptors: [Int32], _ control: consuming ControlChannel
+    ) throws(LaunchError) -> Launched {
+        let count = launch.configuration.tls == nil ? 3 : 6
+        guard descriptors.count == count else {
+            throw LaunchError(description: "launch with \(descriptors.count) descriptors in place of \(count)")
         }
         let memoryFile = Descriptor(owning: descriptors[0])
         let listener = Descriptor(owning: descriptors[1])
@@ -90,6 +142,8 @@ enum Launch {
             level: launch.configuration.logLevel, format: launch.configuration.logFormat,
             process: "worker/\(launch.index)")
 
+        var tls: (context: TLSContext, tickets: TicketMemory, generation: UInt64)?
+        if count == 6 { tls = try prepareTLS(Array(descriptors[3...])) }
         var outboxes = [Int32](repeating: -1, count: launch.workers)
         var keys: [RoomID: SurvivingKey] = [:]
         receiving: while true {
@@ -116,19 +170,35 @@ enum Launch {
             throw LaunchError(description: "\(SystemError("setresuid"))")
         }
         guard clinux_harden() == 0 else { throw LaunchError(description: "\(SystemError("prctl"))") }
+        let ciphers: RecordCiphers
+        do throws(TLSSetupError) { ciphers = try RecordCiphers() } catch { throw LaunchError(description: "\(error)") }
         return Launched(
             index: launch.index, configuration: launch.configuration, placementKey: launch.placementKey, memory: memory,
-            logger: logger, listener: listener, inbox: inbox, outboxes: outboxes, control: control, survivingKeys: keys)
+            logger: logger, listener: listener, inbox: inbox, outboxes: outboxes, control: control, survivingKeys: keys,
+            ciphers: ciphers, tlsContext: tls?.context, tickets: tls?.tickets, ticketGeneration: tls?.generation ?? 0)
     }
 
-    private static func awaitLaunch(
-        _ control: inout ControlChannel
-    ) throws(LaunchError) -> (ControlMessage.Launch, [Int32]) {
-        let (message, descriptors) = try awaitMessage(&control)
-        guard case .launch(let launch) = message else {
-            throw LaunchError(description: "control message out of place: \(message.name)")
+    /// Certificate, private key and ticket keys, in this order.
+    private static func prepareTLS(
+        _ descriptors: [Int32]
+    ) throws(LaunchError) -> (TLSContext, TicketMemory, UInt64) {
+        let files = CredentialFiles(
+            certificate: Descriptor(owning: descriptors[0]), privateKey: Descriptor(owning: descriptors[1]))
+        let ticketFile = Descriptor(owning: descriptors[2])
+        let tickets: TicketMemory
+        do throws(SystemError) {
+            tickets = try TicketMemory(mapping: ticketFile)
+        } catch {
+            throw LaunchError(description: "ticket keys: \(error)")
         }
-        return (launch, descriptors)
+        var made: TLSContext?
+        var failure: CredentialError?
+        let generation = unsafe tickets.read { ring in
+            do throws(CredentialError) { made = try unsafe files.makeContext(ticketKeys: ring) } catch { failure = error }
+        }
+        if let failure { throw LaunchError(description: failure.description) }
+        guard let made, let generation else { throw LaunchError(description: "ticket keys can't be read") }
+        return (made, tickets, generation)
     }
 
     /// The next message, waited for without bound: a supervisor that dies closes the channel.

@@ -7,12 +7,17 @@
 //     7       1      hops: how often the connection has been handed over
 //     8       16     the socket's peer, network order
 //     24      4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
-//     28      4      count of input bytes
-//     32      ...    input, as read and not yet taken
+//     28      4      i: count of input bytes
+//     32      4      o: count of output bytes
+//     36      4      s: count of session bytes; 0 for a connection without TLS
+//     40      i      input, decrypted and not yet taken
+//     40+i    o      output, TLS records that the socket has not taken
+//     40+i+o  s      the TLS session (TLS/TLSSessionState.swift): keys, sequence numbers, records not yet decrypted
 //
-// Order of a handoff: the sender stops watching the socket (a descriptor that is open elsewhere keeps firing) -> writes the
-// state -> sends. On success the descriptor is the receiver's and the sender drops its own; on failure nothing was
-// queued and the sender goes on as the owner. There is no moment with two owners, and none without.
+// Order of a handoff: the state is taken -> sent -> the sender stops watching the socket (a descriptor that is open elsewhere keeps
+// firing) and forgets the connection. Nothing is read or sealed in between, because the loop does not turn. On failure nothing was
+// queued, and the sender makes its session again of the same bytes: there is no moment with two owners of a write sequence, and
+// none without. A message with a session is secret: both sides wipe it.
 
 import CLinux
 import Glibc
@@ -25,16 +30,22 @@ enum ConnectionStateError: Error, Equatable {
     case version(UInt16)
     case phase(UInt8)
     case inputTooLong(Int)
+    case outputTooLong(Int)
+    /// Output without a session: only TLS leaves any.
+    case outputWithoutSession
+    case session(TLSStateError)
     case trailing(Int)
 }
 
 enum ConnectionState {
-    static let version: UInt16 = 1
+    static let version: UInt16 = 2
     private static let magic: UInt32 = 0x4359_4C52  // "RLYC", little-endian
-    static let headBytes = 32
+    static let headBytes = 40
 
-    /// Writes a connection that is still a request down.
-    static func encode(_ connection: borrowing Connection, into message: inout ByteQueue) {
+    /// Writes a connection that is still a request down, but for its session, which its caller appends: `sessionBytes` of it.
+    /// Room is made for all of it first, so that growing leaves no copy of a secret.
+    static func encode(_ connection: borrowing Connection, sessionBytes: Int, into message: inout ByteQueue) {
+        message.reserve(headBytes + connection.input.count + connection.sealed.count + sessionBytes)
         append(magic, to: &message)
         append(version, to: &message)
         message.append(0)
@@ -43,32 +54,50 @@ enum ConnectionState {
         append(connection.peer.low.byteSwapped, to: &message)
         append(connection.acceptedAt, to: &message)
         append(UInt32(connection.input.count), to: &message)
-        unsafe message.append(unsafe connection.input.unsafeBytes)
+        append(UInt32(connection.sealed.count), to: &message)
+        append(UInt32(sessionBytes), to: &message)
+        unsafe message.append(connection.input.unsafeBytes)
+        unsafe message.append(connection.sealed.unsafeBytes)
     }
 
     private static func append(_ value: some FixedWidthInteger, to message: inout ByteQueue) {
         for index in 0..<(value.bitWidth / 8) { message.append(UInt8(truncatingIfNeeded: value >> (8 * index))) }
     }
 
-    /// Makes a connection of a message and the socket that came with it.
+    /// A connection, and where in the message its session lies: empty for one without TLS.
+    struct Decoded: ~Copyable {
+        var connection: Connection
+        var session: Range<Int>
+    }
+
+    /// Makes a connection of a message and the socket that came with it. Its session is made by the caller.
     static func decode(
         _ bytes: RawSpan, socket: consuming Descriptor, now: UInt32
-    ) throws(ConnectionStateError) -> Connection {
+    ) throws(ConnectionStateError) -> Decoded {
         guard bytes.byteCount >= headBytes else { throw .truncated }
         guard load(bytes, 0, as: UInt32.self) == magic else { throw .unknownFormat }
         let version = load(bytes, 4, as: UInt16.self)
         guard version == Self.version else { throw .version(version) }
         guard bytes.byte(6) == 0 else { throw .phase(bytes.byte(6)) }
-        let count = Int(load(bytes, 28, as: UInt32.self))
-        guard count <= Limits.handoffInputBytesMax else { throw .inputTooLong(count) }
-        guard bytes.byteCount - headBytes >= count else { throw .truncated }
-        guard bytes.byteCount - headBytes == count else { throw .trailing(bytes.byteCount - headBytes - count) }
+        let input = Int(load(bytes, 28, as: UInt32.self))
+        guard input <= Limits.handoffInputBytesMax else { throw .inputTooLong(input) }
+        let output = Int(load(bytes, 32, as: UInt32.self))
+        guard output <= Limits.handoffOutputBytesMax else { throw .outputTooLong(output) }
+        let session = Int(load(bytes, 36, as: UInt32.self))
+        guard output == 0 || session > 0 else { throw .outputWithoutSession }
+        // Three 32-bit counts: no sum of them overflows.
+        let total = headBytes + input + output + session
+        guard bytes.byteCount >= total else { throw .truncated }
+        guard bytes.byteCount == total else { throw .trailing(bytes.byteCount - total) }
         let peer = Address(
             high: load(bytes, 8, as: UInt64.self).byteSwapped, low: load(bytes, 16, as: UInt64.self).byteSwapped)
-        var connection = Connection(socket: socket, peer: peer, now: min(now, load(bytes, 24, as: UInt32.self)))
+        var connection = Connection(
+            socket: socket, peer: peer, isSecure: session > 0, now: min(now, load(bytes, 24, as: UInt32.self)))
+        connection.phase = .request
         connection.hops = bytes.byte(7)
-        connection.input.append(bytes.extracting(headBytes..<bytes.byteCount))
-        return connection
+        connection.input.append(bytes.extracting(headBytes..<(headBytes + input)))
+        connection.sealed.append(bytes.extracting((headBytes + input)..<(headBytes + input + output)))
+        return Decoded(connection: connection, session: (total - session)..<total)
     }
 
     private static func load<Value: FixedWidthInteger>(_ bytes: RawSpan, _ offset: Int, as: Value.Type) -> Value {

@@ -22,7 +22,7 @@ extension Worker {
             giveUp(slot, "handed over too often")
             return
         }
-        guard connections[slot].outbox.isEmpty else {
+        guard connections[slot].outbox.isEmpty, connections[slot].sealed.count <= Limits.handoffOutputBytesMax else {
             // Answers to requests that were pipelined in front of this one: they leave first.
             flush(slot)
             guard connections[slot].isServed else { return }
@@ -61,7 +61,9 @@ extension Worker {
         for id in handovers {
             guard connections.contains(id), connections[id.slot].phase == .handingOver else { continue }
             let owner = connections[id.slot].owner
-            if busy.contains(owner) || !connections[id.slot].outbox.isEmpty {
+            if busy.contains(owner) || !connections[id.slot].outbox.isEmpty
+                || connections[id.slot].sealed.count > Limits.handoffOutputBytesMax
+            {
                 still.append(id)
                 continue
             }
@@ -80,7 +82,8 @@ extension Worker {
     /// One attempt. On success the connection is gone from here.
     private mutating func attempt(_ slot: UInt32, _ owner: Int) -> Attempt {
         var message = ByteQueue()
-        ConnectionState.encode(connections[slot], into: &message)
+        defer { message.wipe() }
+        let sessionBytes = takeState(slot, into: &message)
         let socket = connections[slot].socket.number
         // Watched until the message is sent and not after: between the two nothing is read, because the loop does not turn.
         var descriptor = socket
@@ -94,6 +97,7 @@ extension Worker {
             let code = errno
             departing -= 1
             countConnections()
+            if sessionBytes > 0 { restoreSession(slot, message, sessionBytes) }
             switch code {
             case EAGAIN, ETOOMANYREFS, ENOBUFS, ENOMEM: return .busy
             default: return .impossible(SystemError("sendmsg", code))
@@ -103,6 +107,32 @@ extension Worker {
         poller.remove(socket)
         depart(slot)
         return .sent
+    }
+
+    /// Writes a connection down, and takes its session for it: from here on only the message has the keys.
+    ///
+    /// - Returns: how many bytes at the message's end are the session's.
+    private mutating func takeState(_ slot: UInt32, into message: inout ByteQueue) -> Int {
+        let session = connections[slot].session
+        guard session != Connection.noSession else {
+            ConnectionState.encode(connections[slot], sessionBytes: 0, into: &message)
+            return 0
+        }
+        let bytes = sessions[session].encodedBytes
+        ConnectionState.encode(connections[slot], sessionBytes: bytes, into: &message)
+        sessions.remove(session).encode(into: &message)
+        connections[slot].session = Connection.noSession
+        return bytes
+    }
+
+    /// The message could not be sent: the connection goes on here with the session in it.
+    private mutating func restoreSession(_ slot: UInt32, _ message: borrowing ByteQueue, _ count: Int) {
+        let bytes = unsafe UnsafeRawBufferPointer(rebasing: message.unsafeBytes.suffix(count))
+        do throws(TLSStateError) {
+            connections[slot].session = sessions.insert(try unsafe TLSSession(decoding: bytes)).slot
+        } catch {
+            preconditionFailure("a session that was just written down can be read: \(error)")
+        }
     }
 
     private mutating func giveUp(_ slot: UInt32, _ reason: String) {

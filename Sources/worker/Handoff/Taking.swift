@@ -14,7 +14,7 @@ extension Worker {
             var span = descriptors.mutableSpan
             let received = unsafe span.withUnsafeMutableBufferPointer { pointer in
                 unsafe clinux_receive_message(
-                    inbox.number, receiveBuffer.address, capacity, pointer.baseAddress, pointer.count, &count)
+                    inbox.number, receiveBuffer.whole.baseAddress, capacity, pointer.baseAddress, pointer.count, &count)
             }
             if received < 0 {
                 let code = errno
@@ -38,20 +38,43 @@ extension Worker {
                 memory.connections.give()
                 continue
             }
-            receive(unsafe receiveBuffer.prefix(received).bytes, socket)
+            unsafe receive(receiveBuffer.prefix(received), socket)
         }
     }
 
-    private mutating func receive(_ bytes: RawSpan, _ socket: consuming Descriptor) {
+    private mutating func receive(_ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor) {
         do throws(ConnectionStateError) {
-            let connection = try ConnectionState.decode(bytes, socket: socket, now: second)
+            // The buffer is not touched until the message's parts have been copied out of it.
+            var decoded = try ConnectionState.decode(unsafe bytes.bytes, socket: socket, now: second)
+            if !decoded.session.isEmpty {
+                decoded.connection.session = try unsafe takeSession(bytes, decoded.session)
+            }
             page.add(1, to: .handoffReceived)
-            guard let slot = adopt(connection) else { return }
+            guard let slot = adopt(decoded.connection) else { return }
             // What has been read already raises no event.
+            if !connections[slot].sealed.isEmpty { touch(slot) }
             answerRequests(slot)
         } catch {
             malformedHandoff("\(error)")
             memory.connections.give()
+        }
+    }
+
+    /// Makes a session of its part of the message, which is wiped.
+    private mutating func takeSession(
+        _ bytes: UnsafeRawBufferPointer, _ range: Range<Int>
+    ) throws(ConnectionStateError) -> UInt32 {
+        defer {
+            // The message lies at the buffer's beginning, and the range in the message.
+            if let start = unsafe receiveBuffer.whole.baseAddress {
+                unsafe explicit_bzero(start + range.lowerBound, range.count)
+            }
+        }
+        do throws(TLSStateError) {
+            let session = try unsafe TLSSession(decoding: UnsafeRawBufferPointer(rebasing: bytes[range]))
+            return sessions.insert(session).slot
+        } catch {
+            throw .session(error)
         }
     }
 

@@ -38,6 +38,16 @@ struct Worker: ~Copyable {
     var batches = Slab<RoomBatch>()
     var spareBatches: [UInt32] = []
 
+    // TLS
+    /// Nil where the relay serves plain HTTP.
+    var tlsContext: TLSContext?
+    var handshakes: [UInt32: TLSHandshake] = [:]
+    var sessions = Slab<TLSSession>()
+    let ciphers: RecordCiphers
+    let tickets: TicketMemory?
+    var ticketGeneration: UInt64
+    let sealBuffer: SealBuffer
+
     // This turn
     /// CLOCK_MONOTONIC nanoseconds and seconds at the turn's beginning.
     var now: UInt64
@@ -50,6 +60,7 @@ struct Worker: ~Copyable {
     var due: [UInt32] = []
     var tally = Tally()
     var gather = GatherList()
+    var handshakeSteps = 0
     let receiveBuffer: ReceiveBuffer
 
     // Waiting
@@ -63,6 +74,7 @@ struct Worker: ~Copyable {
     var acceptLogRate = LogRate(perSecond: 1, burst: 5)
     var handoffLogRate = LogRate(perSecond: 1, burst: 5)
     var memoryLogRate = LogRate(perSecond: 1, burst: 5)
+    var tlsLogRate = LogRate(perSecond: 1, burst: 5)
     var isSupervisorGone = false
     var isControlBlocked = false
     /// Memory of queues that hold bytes for clients, over all connections (Connection/Memory.swift).
@@ -97,6 +109,11 @@ struct Worker: ~Copyable {
         connectionTimers = TimerWheel(now: second)
         roomTimers = TimerWheel(now: second)
         receiveBuffer = ReceiveBuffer(bytes: Limits.receiveBufferBytes)
+        sealBuffer = SealBuffer(bytes: Limits.tlsSealBytesMax)
+        ciphers = launched.ciphers
+        tlsContext = launched.tlsContext
+        tickets = launched.tickets
+        ticketGeneration = launched.ticketGeneration
         survivingKeys = launched.survivingKeys
         listener = launched.listener
         inbox = launched.inbox
@@ -120,7 +137,11 @@ struct Worker: ~Copyable {
         now = Clock.monotonicNanoseconds()
         let before = second
         second = UInt32(truncatingIfNeeded: now / 1_000_000_000)
-        if second != before { expireKeys() }
+        if second != before {
+            expireKeys()
+            renewTicketKeys()
+        }
+        handshakeSteps = 0
         for index in 0..<ready {
             let event = poller.event(index)
             switch event.source {
@@ -220,10 +241,11 @@ struct ReceiveBuffer {
         case failed(Int32)
     }
 
-    /// The corresponding C function is recv(2).
-    func receive(from socket: Int32) -> Received {
+    /// Reads into the buffer, behind its first `kept` bytes. The corresponding C function is recv(2).
+    func receive(from socket: Int32, behind kept: Int = 0) -> Received {
+        precondition(kept + Limits.receiveBytesMax <= capacity, "a read fits behind what was kept")
         while true {
-            let result = unsafe recv(socket, base, Limits.receiveBytesMax, 0)
+            let result = unsafe recv(socket, base + kept, Limits.receiveBytesMax, 0)
             if result > 0 { return .bytes(result) }
             if result == 0 { return .end }
             switch errno {
@@ -234,8 +256,8 @@ struct ReceiveBuffer {
         }
     }
 
-    /// For a system call that fills the buffer in another way.
-    var address: UnsafeMutableRawPointer { unsafe base }
+    /// For what fills or changes the buffer in another way.
+    var whole: UnsafeMutableRawBufferPointer { unsafe UnsafeMutableRawBufferPointer(start: base, count: capacity) }
 
     /// The first `count` bytes; valid until the next receive.
     func prefix(_ count: Int) -> UnsafeRawBufferPointer {

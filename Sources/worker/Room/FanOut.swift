@@ -124,20 +124,31 @@ extension Worker {
             return
         }
         let control = connections[member].outbox.control.count
-        switch gather.send(to: connections[member].socket.number) {
+        switch transmit(member) {
         case .bytes(let sent):
-            tally.bytesSent += UInt64(sent)
             let total = gather.bytes
             if control > 0 { connections[member].outbox.consume(min(sent, control)) }
-            guard sent < total else { return }
-            queue(batch, for: member, sent: max(0, sent - control))
-            block(member)
+            if sent < total {
+                queue(batch, for: member, sent: max(0, sent - control))
+                block(member)
+            } else if !connections[member].sealed.isEmpty {
+                account(member)
+                block(member)
+            }
         case .wouldBlock:
             queue(batch, for: member, sent: 0)
             block(member)
         case .failed:
             doom(member, .socketError)
         }
+    }
+
+    /// Sends what is in the gather list. Over TLS what is sealed counts as sent.
+    private mutating func transmit(_ member: UInt32) -> GatherList.Sent {
+        if connections[member].isSecure { return sealAndSend(member) }
+        let result = gather.send(to: connections[member].socket.number)
+        if case .bytes(let sent) = result { tally.bytesSent += UInt64(sent) }
+        return result
     }
 
     private mutating func block(_ member: UInt32) {

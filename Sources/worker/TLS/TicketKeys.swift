@@ -19,7 +19,7 @@ struct TicketKeys: ~Copyable {
     /// - Parameter bytes: one key or more, newest first, `keyBytes` each.
     init(copying bytes: UnsafeRawBufferPointer) throws(TLSSetupError) {
         guard bytes.count > 0, bytes.count.isMultiple(of: Self.keyBytes),
-            bytes.count / Self.keyBytes <= Limits.tlsTicketKeysMax
+            bytes.count / Self.keyBytes <= Limits.ticketKeys
         else { throw .ticketKeys(bytes: bytes.count) }
         unsafe ring = Secret(copying: bytes)
     }

@@ -1,0 +1,76 @@
+// Certificate and private key: opened here, where there is a file system and perhaps the right to read them, and checked by a worker
+// process, which links the library that can. The supervisor reads no byte of either.
+
+import CLinux
+import Glibc
+import Logging
+import Shared
+
+/// The open files of RELAY_TLS_CERT and RELAY_TLS_KEY, found to be good.
+struct Credentials {
+    let certificate: Int32
+    let privateKey: Int32
+    /// When the certificate is valid, Unix seconds.
+    let validity: (from: Int64, until: Int64)
+
+    /// Opens the files and has them checked.
+    init(_ files: Configuration.TLSFiles, _ program: WorkerProgram) throws(StartError) {
+        let certificate = try Self.open(files.certificate, "RELAY_TLS_CERT")
+        let privateKey = try Self.open(files.privateKey, "RELAY_TLS_KEY")
+        let answer: ControlMessage
+        do throws(SystemError) {
+            answer = try program.ask(.checkCredentials, descriptors: [certificate.number, privateKey.number])
+        } catch {
+            throw StartError(
+                description: "can't have RELAY_TLS_CERT and RELAY_TLS_KEY checked: \(error)",
+                exitStatus: ExitStatus.unavailable)
+        }
+        switch answer {
+        case .credentials(let from, let until): validity = (from, until)
+        case .failed(let reason): throw StartError(description: reason, exitStatus: ExitStatus.configuration)
+        default:
+            throw StartError(
+                description: "relay-worker is of another version than relay", exitStatus: ExitStatus.unavailable)
+        }
+        self.certificate = certificate.release()
+        self.privateKey = privateKey.release()
+    }
+
+    private static func open(_ path: String, _ variable: String) throws(StartError) -> Descriptor {
+        func problem(_ text: String) -> StartError {
+            StartError(
+                description: "\(variable)=\(LogText.quoted(path, bytesMax: Limits.quotedValueBytesMax)): \(text)",
+                exitStatus: ExitStatus.configuration)
+        }
+        // O_NONBLOCK: a pipe without a writer would be waited for.
+        let number = unsafe Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard number >= 0 else {
+            switch errno {
+            case ENOENT: throw problem("there is no such file")
+            case EACCES: throw problem("permission denied: the user that relay runs as must be able to read it")
+            case let code: throw problem("\(SystemError("open", code))")
+            }
+        }
+        let file = Descriptor(owning: number)
+        var status = stat()
+        guard unsafe fstat(number, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+            throw problem("it is not a regular file")
+        }
+        return file
+    }
+
+    /// What an operator should know about the certificate's dates; nil if all is well.
+    func warning(nowUnixSeconds now: Int64) -> String? {
+        if now < validity.from { return "the certificate is not valid before \(Self.date(validity.from))" }
+        if now > validity.until {
+            return "the certificate has expired on \(Self.date(validity.until)): clients will refuse it"
+        }
+        let days = (validity.until - now) / 86_400
+        guard days < Limits.certificateWarningDays else { return nil }
+        return "the certificate expires on \(Self.date(validity.until)), in \(days) days"
+    }
+
+    private static func date(_ seconds: Int64) -> String {
+        LogText.utc(nanoseconds: UInt64(max(0, seconds)) * 1_000_000_000)
+    }
+}

@@ -1,0 +1,81 @@
+// Input of connections that speak TLS: records are decrypted where they lie in the loop's buffer, and what was in them goes the
+// way of plain bytes. A record that is not whole is kept by its session and put in front of the next read.
+
+import Logging
+import Shared
+
+extension Worker {
+    /// Reads a connection once. False when there is nothing more to read for now.
+    mutating func readRecords(_ slot: UInt32) -> Bool {
+        let session = connections[slot].session
+        let kept = unsafe sessions[session].restore(into: receiveBuffer.whole)
+        let received = receiveBuffer.receive(from: connections[slot].socket.number, behind: kept)
+        if case .bytes(let count) = received {
+            tally.bytesReceived += UInt64(count)
+            connections[slot].unansweredSince = 0
+            takeRecords(slot, received: kept + count)
+            return count == Limits.receiveBytesMax
+        }
+        unsafe sessions[session].keep(receiveBuffer.prefix(kept))
+        switch received {
+        case .end: ended(slot)
+        case .failed: doom(slot, .socketError)
+        case .bytes, .wouldBlock: break
+        }
+        return false
+    }
+
+    /// Takes apart the first `received` bytes of the loop's buffer; with 0, what the session has kept.
+    mutating func takeRecords(_ slot: UInt32, received: Int) {
+        let session = connections[slot].session
+        let count = received > 0 ? received : unsafe sessions[session].restore(into: receiveBuffer.whole)
+        let buffer = unsafe UnsafeMutableRawBufferPointer(rebasing: receiveBuffer.whole[..<count])
+        var offset = 0
+        records: while true {
+            switch unsafe sessions[session].next(buffer, &offset, ciphers) {
+            case .needMore:
+                break records
+            case .data(let range):
+                let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer[range])
+                if connections[slot].phase == .request {
+                    // Requests are answered when all records are taken: one that leads to another worker takes the
+                    // rest along, and there must be no rest that is in neither place.
+                    unsafe connections[slot].input.append(bytes)
+                } else {
+                    take(slot, unsafe bytes.bytes)
+                }
+            case .closed:
+                answerBegun(slot)
+                if connections[slot].isServed { ended(slot) }
+                return
+            case .failed(let alert):
+                logger.debug("TLS violation", metadata: ["alert": "\(alert.name)"])
+                closeSecure(slot, .tlsViolation)
+                return
+            case .peerAlert(let description):
+                logger.debug("TLS alert", metadata: ["alert": "\(description)"])
+                doom(slot, .tlsAlert)
+                return
+            }
+            // What follows the end is of no use to anybody.
+            guard connections[slot].phase == .open || connections[slot].phase == .request else { return }
+        }
+        // A KeyUpdate may ask for an answer.
+        if sessions[session].hasPending { touch(slot) }
+        answerBegun(slot)
+    }
+
+    /// Answers what has come in `request`.
+    private mutating func answerBegun(_ slot: UInt32) {
+        if connections[slot].phase == .request && !connections[slot].input.isEmpty { answerRequests(slot) }
+    }
+
+    /// Ends a connection for what it did to TLS: no close frame, for the stream is no longer to be trusted, but the alert.
+    private mutating func closeSecure(_ slot: UInt32, _ reason: CloseReason) {
+        guard connections[slot].isServed else { return }
+        leave(slot)
+        count(reason)
+        page.add(UInt64(connections[slot].outbox.dropAll()), to: .voiceDropped)
+        finish(slot)
+    }
+}

@@ -1,0 +1,111 @@
+// Output of connections that speak TLS. What leaves in one call is sealed into as few records as hold it, in the loop's own
+// buffer; only ciphertext that the socket refuses is kept (`Connection.sealed`), and then nothing more is sealed until it has
+// left: so at most one buffer's worth can't be overtaken by voice.
+//
+// A byte of plaintext counts as sent when it is sealed. Ciphertext is never sealed again.
+
+import Glibc
+import Shared
+
+extension Worker {
+    /// Seals and sends what is in the gather list, as much as the socket takes and a buffer beyond.
+    ///
+    /// - Returns: `.bytes` with the count of bytes of plaintext that are on their way; what is sealed and not sent is in `sealed`.
+    mutating func sealAndSend(_ slot: UInt32) -> GatherList.Sent {
+        let session = connections[slot].session
+        let total = gather.bytes
+        var taken = 0
+        gather.rewind()
+        while taken < total && connections[slot].sealed.isEmpty {
+            // `tlsSealBytesMax` has room for what is owed and four records.
+            var used = unsafe sessions[session].sealPending(sealBuffer.whole, ciphers)
+            while taken < total {
+                let count = min(total - taken, Record.plaintextBytesMax)
+                guard used + TLSSession.recordBytes(plaintext: count) <= sealBuffer.capacity else { break }
+                let record = unsafe sealBuffer.address + used
+                unsafe gather.copy(count, to: record + Record.headerBytes)
+                let bytes = unsafe sessions[session].seal(record, plaintextBytes: count, ciphers)
+                // The client gave up, or the key can't be renewed: nothing may be sent any more.
+                guard bytes > 0 else { return .failed(EPIPE) }
+                used += bytes
+                taken += count
+            }
+            if let failure = sendSealed(slot, used) { return failure }
+        }
+        return .bytes(taken)
+    }
+
+    /// Sends the first `count` bytes of the seal buffer and keeps what the socket does not take. Nil if all is well.
+    private mutating func sendSealed(_ slot: UInt32, _ count: Int) -> GatherList.Sent? {
+        switch unsafe GatherList.send(sealBuffer.address, count, to: connections[slot].socket.number) {
+        case .bytes(let sent):
+            tally.bytesSent += UInt64(sent)
+            unsafe connections[slot].sealed.append(UnsafeRawBufferPointer(start: sealBuffer.address + sent, count: count - sent))
+            return nil
+        case .wouldBlock:
+            unsafe connections[slot].sealed.append(UnsafeRawBufferPointer(start: sealBuffer.address, count: count))
+            return nil
+        case .failed(let code):
+            return .failed(code)
+        }
+    }
+
+    /// Sends ciphertext that waits. False if some still does or the socket is broken.
+    private mutating func sendWaiting(_ slot: UInt32) -> Bool {
+        guard !connections[slot].sealed.isEmpty else { return true }
+        let bytes = unsafe connections[slot].sealed.unsafeBytes
+        guard let start = bytes.baseAddress else { return true }
+        switch unsafe GatherList.send(start, bytes.count, to: connections[slot].socket.number) {
+        case .bytes(let sent):
+            tally.bytesSent += UInt64(sent)
+            connections[slot].sealed.removeFirst(sent)
+            connections[slot].sealed.releaseIfIdle(above: 0)
+        case .wouldBlock:
+            break
+        case .failed:
+            doom(slot, .socketError)
+        }
+        return connections[slot].isServed && connections[slot].sealed.isEmpty
+    }
+
+    /// Sends everything that waits on a connection: ciphertext, its outbox, what TLS owes, and behind the last byte
+    /// close_notify.
+    mutating func flushSecure(_ slot: UInt32) {
+        guard sendWaiting(slot) else { return }
+        // During the handshake, and after one that failed, libssl's records are all there is.
+        let session = connections[slot].session
+        guard session != Connection.noSession else { return }
+        if !connections[slot].outbox.isEmpty {
+            gather.removeAll()
+            connections[slot].outbox.gather(into: &gather)
+            guard case .bytes(let taken) = sealAndSend(slot) else {
+                doom(slot, .socketError)
+                return
+            }
+            connections[slot].outbox.consume(taken)
+            account(slot)
+        }
+        guard connections[slot].outbox.isEmpty, connections[slot].sealed.isEmpty else { return }
+        // RFC 8446, 6.1: before the write side is closed.
+        if connections[slot].phase == .closing { sessions[session].close() }
+        guard sessions[session].hasPending else { return }
+        sessions[session].sealPending(into: &connections[slot].sealed, ciphers)
+        _ = sendWaiting(slot)
+    }
+}
+
+/// The buffer in which records are laid out and sealed before they are sent.
+@safe
+struct SealBuffer {
+    private let base: UnsafeMutableRawPointer
+    let capacity: Int
+
+    /// Lives as long as the process.
+    init(bytes: Int) {
+        unsafe base = .allocate(byteCount: bytes, alignment: 64)
+        capacity = bytes
+    }
+
+    var address: UnsafeMutableRawPointer { unsafe base }
+    var whole: UnsafeMutableRawBufferPointer { unsafe UnsafeMutableRawBufferPointer(start: base, count: capacity) }
+}
