@@ -252,6 +252,17 @@ import Testing
         }
     }
 
+    @Test func `end with an alert whatever was owed`() throws {
+        var pair = try OraclePair()
+        pair.loop.run(pair.client.seal(22, [24, 0, 0, 1, 1]))
+        pair.client.update()
+        pair.loop.session.close()
+        pair.loop.run(pair.client.seal(21, [2, 80]))
+        #expect(!pair.loop.owesUpdate && !pair.loop.owesClose && !pair.loop.hasPending)
+        try pair.loop.move()
+        #expect(try pair.pending().isEmpty && pair.loop.seal([1]).isEmpty)
+    }
+
     @Test func `go on after user_canceled`() throws {
         var pair = try OraclePair()
         pair.loop.run(pair.client.seal(21, [1, 90]) + pair.client.seal(23, [6]) + pair.client.seal(21, [1, 0]))
@@ -335,6 +346,7 @@ import Testing
         #expect(pair.loop.events.isEmpty)
         sendIdle(&pair, 1)
         #expect(pair.loop.events == [.failed(.unexpectedMessage)])
+        try pair.loop.move()
         #expect(try pair.pending() == [.alert(.unexpectedMessage)])
     }
 
@@ -411,8 +423,13 @@ import Testing
                 let chunk = Array(wire.prefix(Int.random(in: 1...60, using: &random)))
                 wire.removeFirst(chunk.count)
                 pair.loop.run(chunk)
+                if Int.random(in: 0..<8, using: &random) == 0 { pair.loop.session.close() }
+                // Whatever state it has come to, it can be written down and read again.
+                try pair.loop.move()
+                if Bool.random(using: &random) { _ = pair.loop.pending() }
             }
             _ = pair.loop.pending()
+            try pair.loop.move()
         }
     }
 }

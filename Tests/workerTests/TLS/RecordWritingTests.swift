@@ -93,6 +93,8 @@ import Testing
         // A KeyUpdate that it asks for can't be sent any more.
         pair.loop.run(pair.client.seal(22, [24, 0, 0, 1, 1]))
         #expect(try pair.pending().isEmpty)
+        #expect(!pair.loop.owesUpdate)
+        try pair.loop.move()
     }
 
     @Test func `of an alert take the place of a close_notify`() throws {
