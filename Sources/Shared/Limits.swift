@@ -292,6 +292,9 @@ package enum Limits {
             (pingSeconds < pongSeconds, "a second ping is sent before the first is given up"),
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
             (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),
+            (tlsRecordsPerKey < tlsRecordsPerKeyMax, "a key is renewed before it may not be used any more"),
+            (tlsInputBytesMax <= receiveBufferBytes, "records that wait fit the receive buffer"),
+            (tlsHandshakeBytesMax <= receiveBytesMax, "what is left of a handshake's last read fits a session"),
         ]
         return relations.filter { !$0.0 }.map(\.1)
     }

@@ -108,7 +108,6 @@ struct Credentials: ~Copyable {
                     return -1
                 }, flag)
         }
-        let code = ERR_peek_last_error()
         ERR_clear_error()
         if let key = unsafe key {
             if unsafe X509_check_private_key(certificate, key) == 1 { return unsafe key }
@@ -117,8 +116,17 @@ struct Credentials: ~Copyable {
             throw .keyMismatch
         }
         if wasAsked { throw .encryptedKey }
-        let isEnd = copenssl_library(code) == ERR_LIB_PEM && copenssl_reason(code) == PEM_R_NO_START_LINE
-        throw isEnd ? .noKey : .unreadableKey
+        // What the error queue says of a file without a key depends on the version.
+        throw unsafe contains(pem, "PRIVATE KEY-----") ? .unreadableKey : .noKey
+    }
+
+    private static func contains(_ text: UnsafeRawBufferPointer, _ part: StaticString) -> Bool {
+        let count = part.utf8CodeUnitCount
+        guard let base = text.baseAddress else { return false }
+        return text.indices.dropLast(count - 1).contains { start in
+            // `count` bytes from `start` lie in the text.
+            unsafe memcmp(base + start, part.utf8Start, count) == 0
+        }
     }
 
     /// A BIO that reads these bytes, which must outlive it.

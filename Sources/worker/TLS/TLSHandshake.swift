@@ -87,10 +87,13 @@ final class TLSHandshake {
         unsafe SSL_free(ssl)
     }
 
-    /// Takes bytes from the client and goes as far as they lead. What is to be sent is appended to `output`, whatever the step.
+    /// Takes the bytes of one read from the client and goes as far as they lead. What is to be sent is appended to `output`,
+    /// whatever the step.
     func advance(
         _ bytes: UnsafeRawBufferPointer, output: inout ByteQueue, _ ciphers: borrowing RecordCiphers
     ) -> Step {
+        // So that what is left at the end fits the session.
+        precondition(bytes.count <= Limits.receiveBytesMax, "one read at a time")
         // libssl's error queue is the thread's: nothing may be left in it from before, and nothing comes between.
         ERR_clear_error()
         // A read's bytes; a memory BIO takes them all.

@@ -102,8 +102,9 @@ extension TLSSession {
             // RFC 8446, 5: an unexpected record type.
             return fail(.unexpectedMessage)
         }
+        guard idleRecords < Limits.tlsIdleRecordsMax else { return fail(.unexpectedMessage) }
         idleRecords += 1
-        return idleRecords > Limits.tlsIdleRecordsMax ? fail(.unexpectedMessage) : nil
+        return nil
     }
 
     /// Takes a byte of a handshake message. A client may send one kind after its Finished, KeyUpdate (RFC 8446, 4.6.3): a
@@ -145,7 +146,7 @@ extension TLSSession {
         default:
             // RFC 8446, 6 and 6.2: every other alert, known or not, is an error; nothing more may be sent.
             readState = .dead
-            isWriteOpen = false
+            endWriting()
             return .peerAlert(description)
         }
     }

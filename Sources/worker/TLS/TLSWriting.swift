@@ -105,15 +105,21 @@ extension TLSSession {
         unsafe record.storeBytes(of: alert == .closeNotify ? 1 : 2, toByteOffset: Record.headerBytes, as: UInt8.self)
         unsafe record.storeBytes(of: alert.rawValue, toByteOffset: Record.headerBytes + 1, as: UInt8.self)
         let count = unsafe protect(record, 2, .alert, ciphers)
+        endWriting()
+        return count
+    }
+
+    /// Nothing is sealed from here on, and so nothing is owed.
+    mutating func endWriting() {
         isWriteOpen = false
         (owesClose, owesUpdate, owedAlert) = (false, false, nil)
-        return count
     }
 
     /// Puts header and type around `count` bytes of content and seals them (RFC 8446, 5.2).
     private mutating func protect(
         _ record: UnsafeMutableRawPointer, _ count: Int, _ type: ContentType, _ ciphers: borrowing RecordCiphers
     ) -> Int {
+        guard isWriteOpen else { return 0 }
         let length = count + 1 + Record.tagBytes
         // The caller's record has room for header, content, type and tag.
         unsafe record.storeBytes(of: ContentType.applicationData.rawValue, as: UInt8.self)
@@ -122,7 +128,7 @@ extension TLSSession {
         unsafe record.storeBytes(of: type.rawValue, toByteOffset: Record.headerBytes + count, as: UInt8.self)
         guard unsafe writing.seal(record, count + 1, ciphers) else {
             // The cipher failed, which only want of memory explains: a gap in the sequence can't be mended.
-            isWriteOpen = false
+            endWriting()
             return 0
         }
         return Record.headerBytes + length

@@ -29,6 +29,15 @@ final class SessionLoop {
         _modify { yield &place.pointee }
     }
 
+    // For #expect, which takes nothing noncopyable apart.
+    var hasPending: Bool { session.hasPending }
+    var isWritable: Bool { session.isWritable }
+    var owesUpdate: Bool { session.owesUpdate }
+    var owesClose: Bool { session.owesClose }
+    var awaitsUpdate: Bool { session.awaitsUpdate }
+    var partialBytes: Int { session.partial.count }
+    var hasWriteContext: Bool { session.writing.hasContext }
+
     /// One read from the socket.
     func run(_ bytes: [UInt8]) {
         let size = session.partial.count + bytes.count
@@ -104,10 +113,15 @@ final class SessionLoop {
     }
 
     /// Takes the session away.
+    func take() -> TLSSession {
+        isHeld = false
+        return place.move()
+    }
+
+    /// Takes the session away and writes it down.
     func encode() -> [UInt8] {
         var message = ByteQueue()
-        let session = place.move()
-        isHeld = false
+        let session = take()
         let size = session.encodedBytes
         session.encode(into: &message)
         #expect(message.count == size)

@@ -27,6 +27,7 @@ final class TLSClient {
     private let earlyData: [UInt8]?
     private(set) var alertReceived: UInt8?
     private(set) var keyUpdatesReceived = 0
+    private(set) var hellosSent = 0
     private(set) var isConnected = false
     private(set) var hasFailed = false
     private static let index = CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL, 0, nil, nil, nil, nil)
@@ -64,8 +65,14 @@ final class TLSClient {
             return 1
         }
         SSL_CTX_set_msg_callback(context) { isWritten, _, type, bytes, count, ssl, _ in
-            guard isWritten == 0, let object = SSL_get_ex_data(ssl, TLSClient.index), let bytes else { return }
+            guard let object = SSL_get_ex_data(ssl, TLSClient.index), let bytes else { return }
             let client = Unmanaged<TLSClient>.fromOpaque(object).takeUnretainedValue()
+            if isWritten == 1 {
+                if type == SSL3_RT_HANDSHAKE, bytes.load(as: UInt8.self) == SSL3_MT_CLIENT_HELLO {
+                    client.hellosSent += 1
+                }
+                return
+            }
             if type == SSL3_RT_ALERT { client.alertReceived = bytes.load(fromByteOffset: 1, as: UInt8.self) }
             if type == SSL3_RT_HANDSHAKE, count == 5, bytes.load(as: UInt8.self) == 24 {
                 client.keyUpdatesReceived += 1

@@ -45,7 +45,8 @@ import Testing
         // OpenSSL sends a share of its first group only.
         let (client, server, _) = try connect(.init(groups: "P-521:P-384"))
         exchange(client, server)
-        // Cookie or not, the transcript says so: two ClientHellos (RFC 8446, 4.1.4).
+        // RFC 8446, 4.1.4.
+        #expect(client.hellosSent == 2)
         #expect(SSL_ctrl(client.ssl, SSL_CTRL_GET_NEGOTIATED_GROUP, 0, nil) == Int(NID_secp384r1))
     }
 
@@ -334,6 +335,68 @@ import Testing
             // Nothing of the last flight may be changed but the record version, which is ignored.
             if server.parameters != nil { #expect(place == 1 || place == 2) }
         }
+    }
+
+    // MARK: - Another libssl
+
+    @Test(arguments: [0, 1, 2, 5, 20])
+    func `count any number of tickets`(tickets: Int) throws {
+        let context = try makeContext()
+        #expect(SSL_CTX_set_num_tickets(context.pointer, tickets) == 1)
+        let (client, server, _) = try connect(context: context)
+        exchange(client, server)
+        #expect(client.tickets.count == tickets)
+    }
+
+    /// A handshake with a libssl that tells other things than the one that this was written for.
+    func failure(_ change: (OpaquePointer) -> Void) throws -> TLSHandshakeFailure? {
+        let context = try makeContext()
+        change(context.pointer)
+        let server = try HandshakeLoop(context)
+        shakeHands(TLSClient(), server)
+        return server.failure
+    }
+
+    @Test func `fail if libssl tells another secret, none, or one of another length`() throws {
+        let other = try failure { context in
+            SSL_CTX_set_keylog_callback(context) { ssl, line in
+                guard let line else { return }
+                var text = String(cString: line)
+                if text.hasPrefix("SERVER_TRAFFIC_SECRET_0") { text = text.dropLast() + (text.last == "0" ? "1" : "0") }
+                TLSHandshake.keyLogged(ssl, text)
+            }
+        }
+        let none = try failure { SSL_CTX_set_keylog_callback($0) { _, _ in } }
+        let half = try failure { context in
+            SSL_CTX_set_keylog_callback(context) { ssl, line in
+                guard let line else { return }
+                TLSHandshake.keyLogged(ssl, String(String(cString: line).dropLast(32)))
+            }
+        }
+        let noDigit = try failure { context in
+            SSL_CTX_set_keylog_callback(context) { ssl, line in
+                guard let line else { return }
+                TLSHandshake.keyLogged(ssl, String(cString: line).dropLast() + "g")
+            }
+        }
+        for failure in [other, none, half, noDigit] { #expect(failure?.reason == .libraryChanged) }
+    }
+
+    @Test func `fail if libssl tells of more records than it writes, fewer, or of one read too many`() throws {
+        let more = try failure { context in
+            SSL_CTX_set_msg_callback(context) { isWritten, version, type, bytes, count, ssl, argument in
+                TLSHandshake.messagePassed(isWritten, version, type, bytes, count, ssl, argument)
+                if isWritten == 1 { TLSHandshake.messagePassed(isWritten, version, type, bytes, count, ssl, argument) }
+            }
+        }
+        let none = try failure { SSL_CTX_set_msg_callback($0) { _, _, _, _, _, _, _ in } }
+        let read = try failure { context in
+            SSL_CTX_set_msg_callback(context) { isWritten, version, type, bytes, count, ssl, argument in
+                TLSHandshake.messagePassed(isWritten, version, type, bytes, count, ssl, argument)
+                TLSHandshake.messagePassed(0, version, type, bytes, count, ssl, argument)
+            }
+        }
+        for failure in [more, none, read] { #expect(failure?.reason == .libraryChanged) }
     }
 
     @Test func `are told apart from plain HTTP by their first byte`() {
