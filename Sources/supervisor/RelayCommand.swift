@@ -92,7 +92,8 @@ struct RunCommand: ParsableCommand {
         let workers = configuration.workers == 1 ? "1 worker" : "\(configuration.workers) workers"
         let secure = configuration.tls == nil ? "" : "s"
         // A certificate of one's own making is not trusted by itself.
-        let (curl, check) = configuration.tls.map { (" --cacert \($0.certificate)", " --ca \($0.certificate)") } ?? ("", "")
+        let (curl, check) =
+            configuration.tls.map { (" --cacert \($0.certificate)", " --ca \($0.certificate)") } ?? ("", "")
         print(
             """
 

@@ -214,16 +214,33 @@ private let numbers: [NumberCase] = [
         }
     }
 
+    @Test(arguments: [("RELAY_TLS_CERT", "RELAY_TLS_KEY"), ("RELAY_TLS_KEY", "RELAY_TLS_CERT")])
+    func `wants both files of TLS, or neither`(name: String, other: String) throws {
+        let outcome = read([name: "/a"])
+        #expect(outcome.configuration == nil)
+        #expect(
+            outcome.problems.map(\.description) == [
+                "\(name) is set: TLS needs \(other) as well; unset both for plain HTTP"
+            ])
+        #expect(read([name: "/a", other: ""]).configuration == nil)
+        #expect(read([name: "", other: ""]).configuration?.tls == nil)
+        let both = read(["RELAY_TLS_CERT": "/a", "RELAY_TLS_KEY": "/b"])
+        #expect(both.configuration?.tls == .init(certificate: "/a", privateKey: "/b"))
+    }
+
     @Test(arguments: ["RELAY_TLS_CERT", "RELAY_TLS_KEY"])
-    func `refuses TLS and does not show what may be a key`(name: String) throws {
-        let secret = "-----BEGIN PRIVATE KEY-----"
+    func `does not show what may be a key in place of its file`(name: String) throws {
+        let secret = "-----BEGIN PRIVATE KEY-----\nPRIVATE\n"
         let outcome = read([name: secret])
         #expect(outcome.configuration == nil)
         let text = try #require(outcome.problems.first).description
-        #expect(text.contains("TLS is not available in this version yet"))
-        #expect(text.contains("proxy"))
-        #expect(text.hasPrefix(name))
+        #expect(text == "\(name) is set: it takes the path of a PEM file, not what is in the file")
         #expect(!"\(outcome)".contains("PRIVATE"))
+        // A path has PATH_MAX bytes with its NUL.
+        for (bytes, isGood) in [(4095, true), (4096, false)] {
+            let path = String(repeating: "p", count: bytes)
+            #expect((read(["RELAY_TLS_CERT": path, "RELAY_TLS_KEY": path]).configuration != nil) == isGood)
+        }
     }
 
     @Test(arguments: ["RELAY_METRICS_ADDR", "RELAY_MAX_CONNECTIONS_PER_IP"])
@@ -268,13 +285,14 @@ private let numbers: [NumberCase] = [
             let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             environment[String(parts[0])] = String(parts[1])
         }
-        #expect(environment.count == 13)
+        #expect(environment.count == 15)
         #expect(read(environment).configuration == configuration)
     }
 }
 
 private let unusual = [
-    "RELAY_ADDR": "[2001:db8::1]:1", "RELAY_MAX_ROOMS": "2", "RELAY_MAX_CLIENTS_PER_ROOM": "3",
+    "RELAY_ADDR": "[2001:db8::1]:1", "RELAY_TLS_CERT": "/etc/c.pem", "RELAY_TLS_KEY": "k", "RELAY_MAX_ROOMS": "2",
+    "RELAY_MAX_CLIENTS_PER_ROOM": "3",
     "RELAY_MAX_MESSAGE_SIZE": "4096", "RELAY_ROOM_IDLE_TIMEOUT": "5", "RELAY_RATE_LIMIT_PER_IP": "0",
     "RELAY_WORKERS": "7",
     "RELAY_TRUSTED_PROXIES": "10.0.0.0/8,::/0,192.0.2.1", "RELAY_MAX_BACKLOG": "8192", "RELAY_MAX_CONNECTIONS": "9",

@@ -41,6 +41,8 @@ private var unusual: Configuration {
         hostKeys(Array(repeating: ([UInt8](repeating: 255, count: 256), 0), count: Limits.hostKeysPerMessageMax)),
         .hostKeyGone(room: []), .hostKeyGone(room: [UInt8](repeating: 0, count: 256)), .start, .ready,
         .drain(deadline: 0x0102_0304_0506_0708), .failed(reason: ""), .failed(reason: "can't: \u{1F600}"),
+        .checkCredentials, .credentials(from: -1, until: .max), .makeCertificate, .certificate([], privateKey: []),
+        .certificate([1, 2], privateKey: [3]),
     ]
 
     private func error(_ bytes: [UInt8]) -> ByteCodingError? {
@@ -86,7 +88,7 @@ private var unusual: Configuration {
             let bytes = [UInt8(version & 0xFF), UInt8(version >> 8)] + ControlMessage.start.bytes[2...]
             #expect(error(bytes) == .invalid(field: "version"))
         }
-        for kind in [0, 9, 0x0105, 0xFFFF] as [UInt16] {
+        for kind in [0, 13, 0x0105, 0xFFFF] as [UInt16] {
             #expect(error([1, 0, UInt8(kind & 0xFF), UInt8(kind >> 8)]) == .invalid(field: "kind"))
         }
     }
@@ -124,7 +126,7 @@ private var unusual: Configuration {
             { $0.messageBytesMax = 1024 }, { $0.roomIdleSeconds = 3 }, { $0.joinsPerSecondPerAddress = 0 },
             { $0.workers = 256 }, { $0.trustedProxies = [] }, { $0.backlogBytesMax = 2 << 20 },
             { $0.connectionsMax = 5 }, { $0.shutdownGraceSeconds = 0 }, { $0.logLevel = .trace },
-            { $0.logFormat = .json },
+            { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
         ]
         #expect(changes.count == Mirror(reflecting: Configuration()).children.count, "a field without a change here")
         for change in changes {
@@ -186,7 +188,11 @@ private var unusual: Configuration {
 
     @Test func `have names for the log that tell nothing but their kind`() {
         let names = Set(Self.every.map(\.name.description))
-        let kinds = ["launch", "inboxes", "hostKeys", "hostKeyGone", "start", "ready", "drain", "failed"]
+        let kinds = [
+            "launch", "inboxes", "hostKeys", "hostKeyGone", "start", "ready", "drain", "failed", "checkCredentials",
+            "credentials",
+            "makeCertificate", "certificate",
+        ]
         #expect(names == Set(kinds))
     }
 

@@ -12,6 +12,10 @@ import Testing
             counters == [
                 "accepted", "acceptFailed", "connectionRefusedFull",
                 "requests", "requestRefused",
+                "tlsHandshakeFull", "tlsHandshakeResumed", "tlsHandshakePutOff", "tlsPlainHTTP",
+                "tlsFailedProtocolVersion", "tlsFailedNothingInCommon", "tlsFailedApplicationProtocol",
+                "tlsFailedMalformed", "tlsFailedRefusedByClient", "tlsFailedTooLong", "tlsFailedInternal",
+                "tlsFailedLibraryChanged",
                 "joinHost", "joinGuest", "joinRateLimited", "joinMissingParameter", "joinInvalidRoom",
                 "joinBadHandshake", "joinInvalidPublicKey", "joinRoomNotFound", "joinInvalidToken", "joinRoomMismatch",
                 "joinHostRoleRequired", "joinRoomHeld", "joinMaxRooms", "joinRoomFull", "joinHandoffFailed",
@@ -22,7 +26,7 @@ import Testing
                 "closedByPeer", "closedPeerGone", "closedProtocolError", "closedInvalidText", "closedMessageTooBig",
                 "closedSlow", "closedMemory", "closedIdleRoom", "closedTimeout", "closedRequestTimeout",
                 "closedShutdown",
-                "closedSocketError", "closedFlushTimeout",
+                "closedSocketError", "closedFlushTimeout", "closedTLSViolation", "closedTLSAlert",
                 "roomsOpened", "roomsClosed", "hostKeysRestored", "hostKeysExpired", "hostKeyReportsLost",
             ])
     }

@@ -7,7 +7,8 @@ import Shared
 extension Worker {
     /// Brings the sum up to date with a connection whose queues have changed.
     mutating func account(_ slot: UInt32) {
-        let held = connections[slot].outbox.backlogCapacity + connections[slot].message.capacity
+        let held =
+            connections[slot].outbox.backlogCapacity + connections[slot].message.capacity
             + connections[slot].sealed.capacity
         heldBytes += held - connections[slot].heldBytes
         connections[slot].heldBytes = held

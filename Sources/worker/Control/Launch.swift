@@ -194,7 +194,9 @@ enum Launch {
         var made: TLSContext?
         var failure: CredentialError?
         let generation = unsafe tickets.read { ring in
-            do throws(CredentialError) { made = try unsafe files.makeContext(ticketKeys: ring) } catch { failure = error }
+            do throws(CredentialError) { made = try unsafe files.makeContext(ticketKeys: ring) } catch {
+                failure = error
+            }
         }
         if let failure { throw LaunchError(description: failure.description) }
         guard let made, let generation else { throw LaunchError(description: "ticket keys can't be read") }

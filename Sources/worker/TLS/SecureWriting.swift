@@ -40,7 +40,8 @@ extension Worker {
         switch unsafe GatherList.send(sealBuffer.address, count, to: connections[slot].socket.number) {
         case .bytes(let sent):
             tally.bytesSent += UInt64(sent)
-            unsafe connections[slot].sealed.append(UnsafeRawBufferPointer(start: sealBuffer.address + sent, count: count - sent))
+            unsafe connections[slot].sealed.append(
+                UnsafeRawBufferPointer(start: sealBuffer.address + sent, count: count - sent))
             return nil
         case .wouldBlock:
             unsafe connections[slot].sealed.append(UnsafeRawBufferPointer(start: sealBuffer.address, count: count))

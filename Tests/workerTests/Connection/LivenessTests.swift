@@ -26,9 +26,10 @@ private struct Fixture: ~Copyable {
                 logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, listener: Descriptor(owning: listener),
                 inbox: Descriptor(owning: inbox), outboxes: [outbox],
                 control: ControlChannel(Descriptor(owning: control)),
-                survivingKeys: [:]))
+                survivingKeys: [:], ciphers: try RecordCiphers(), tlsContext: nil, tickets: nil, ticketGeneration: 0))
         let peer = try #require(Address("192.0.2.1"))
-        let adopted = worker.adopt(Connection(socket: Descriptor(owning: socket), peer: peer, now: worker.second))
+        let adopted = worker.adopt(
+            Connection(socket: Descriptor(owning: socket), peer: peer, isSecure: false, now: worker.second))
         let slot = try #require(adopted)
         worker.connections[slot].phase = .open
         worker.startLiveness(slot)

@@ -10,6 +10,9 @@ private struct Decoded: Equatable {
     var acceptedAt: UInt32
     var hops: UInt8
     var input: [UInt8]
+    var output: [UInt8] = []
+    /// The session's bytes, as they are.
+    var session: [UInt8] = []
 }
 
 @Suite struct `Connections on their way to another worker` {
@@ -17,13 +20,16 @@ private struct Decoded: Equatable {
         // The far end closes with the pair: decoding looks at no socket.
         let (near, far) = try StreamPair().split()
         _ = close(far)
-        let connection = try ConnectionState.decode(bytes.span.bytes, socket: Descriptor(owning: near), now: now)
-        #expect(connection.socket.number == near)
-        #expect(connection.phase == .request)
-        #expect(connection.room == Room.none)
+        let decoded = try ConnectionState.decode(bytes.span.bytes, socket: Descriptor(owning: near), now: now)
+        #expect(decoded.connection.socket.number == near)
+        #expect(decoded.connection.phase == .request)
+        #expect(decoded.connection.room == Room.none)
+        #expect(decoded.connection.session == Connection.noSession)
+        #expect(decoded.connection.isSecure == !decoded.session.isEmpty)
         return Decoded(
-            peer: connection.peer, acceptedAt: connection.acceptedAt, hops: connection.hops,
-            input: connection.input.array)
+            peer: decoded.connection.peer, acceptedAt: decoded.connection.acceptedAt, hops: decoded.connection.hops,
+            input: decoded.connection.input.array, output: decoded.connection.sealed.array,
+            session: Array(bytes[decoded.session]))
     }
 
     private func error(_ bytes: [UInt8]) -> ConnectionStateError? {
@@ -35,28 +41,37 @@ private struct Decoded: Equatable {
         }
     }
 
-    private func encode(_ peer: Address, acceptedAt: UInt32 = 1, hops: UInt8 = 0, input: [UInt8] = []) throws -> [UInt8]
-    {
+    private func encode(
+        _ peer: Address, acceptedAt: UInt32 = 1, hops: UInt8 = 0, input: [UInt8] = [], output: [UInt8] = [],
+        session: [UInt8] = []
+    ) throws -> [UInt8] {
         let (near, far) = try StreamPair().split()
         _ = close(far)
-        var connection = Connection(socket: Descriptor(owning: near), peer: peer, now: acceptedAt)
+        var connection = Connection(
+            socket: Descriptor(owning: near), peer: peer, isSecure: !session.isEmpty, now: acceptedAt)
         connection.hops = hops
         connection.input.append(input)
+        connection.sealed.append(output)
         var message = ByteQueue()
-        ConnectionState.encode(connection, into: &message)
+        ConnectionState.encode(connection, sessionBytes: session.count, into: &message)
+        let before = message.capacity
+        message.append(session)
+        #expect(message.capacity == before, "a session has had room from the start: growing would leave a copy of it")
         return message.array
     }
 
     /// A message by its byte map.
     private func message(
-        magic: String = "RLYC", version: UInt16 = 1, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
-        input: [UInt8] = Array("GET /".utf8)
+        magic: String = "RLYC", version: UInt16 = 2, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
+        input: [UInt8] = Array("GET /".utf8), output: [UInt8] = [], outputCount: Int? = nil, session: [UInt8] = [],
+        sessionCount: Int? = nil
     ) -> [UInt8] {
         let peer: [UInt8] = [0x20, 0x01, 0x0D, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x42]
-        let count = UInt32(count ?? input.count)
+        let counts = [count ?? input.count, outputCount ?? output.count, sessionCount ?? session.count]
         let head = Array(magic.utf8) + [UInt8(version & 0xFF), UInt8(version >> 8), phase, hops]
         let accepted: [UInt8] = [0x78, 0x56, 0x34, 0x12]
-        return head + peer + accepted + (0..<4).map { UInt8(count >> (8 * $0) & 0xFF) } + input
+        return head + peer + accepted + counts.flatMap { count in (0..<4).map { UInt8(count >> (8 * $0) & 0xFF) } }
+            + input + output + session
     }
 
     @Test func `are written by the byte map`() throws {
@@ -64,16 +79,28 @@ private struct Decoded: Equatable {
         let input = Array("GET /".utf8)
         #expect(try encode(peer, acceptedAt: 0x1234_5678, input: input) == message())
         #expect(try encode(peer, acceptedAt: 0x1234_5678, hops: 2, input: input) == message(hops: 3))
+        let (output, session): ([UInt8], [UInt8]) = ([23, 3, 3], [1, 2, 3, 4, 5])
+        #expect(
+            try encode(peer, acceptedAt: 0x1234_5678, input: input, output: output, session: session)
+                == message(output: output, session: session))
         #expect(ConnectionState.headBytes == message(input: []).count)
     }
 
     @Test(arguments: ["192.0.2.1", "2001:db8::1", "::", "255.255.255.255", "ffff::ffff"])
     func `are the same on the other side, one hop farther`(peer: String) throws {
         let peer = try #require(Address(peer))
-        for input in [[], [0], Array("GET / HTTP/1.1\r\n\r\n".utf8), [UInt8](repeating: 0xFF, count: 81_920)] {
+        for input in [[], [0], Array("GET / HTTP/1.1\r\n\r\n".utf8), [UInt8](repeating: 0xFF, count: 98_565)] {
             for hops in [0, 1, 2] as [UInt8] {
                 let decoded = try decode(try encode(peer, acceptedAt: 99, hops: hops, input: input), now: 100)
                 #expect(decoded == Decoded(peer: peer, acceptedAt: 99, hops: hops + 1, input: input))
+                let (output, session) = ([UInt8](repeating: 1, count: 32_768), [UInt8](repeating: 2, count: 17_000))
+                let secure = try encode(
+                    peer, acceptedAt: 99, hops: hops, input: input, output: output, session: session)
+                #expect(secure.count <= Limits.receiveBufferBytes)
+                #expect(
+                    try decode(secure, now: 100)
+                        == Decoded(
+                            peer: peer, acceptedAt: 99, hops: hops + 1, input: input, output: output, session: session))
             }
         }
     }
@@ -86,11 +113,12 @@ private struct Decoded: Equatable {
     }
 
     @Test func `are refused at every truncation`() throws {
-        let bytes = message()
-        for end in 0..<bytes.count {
-            #expect(error(Array(bytes[..<end])) == .truncated, "\(end) of \(bytes.count) bytes")
+        for bytes in [message(), message(output: [9], session: [8, 8, 8])] {
+            for end in 0..<bytes.count {
+                #expect(error(Array(bytes[..<end])) == .truncated, "\(end) of \(bytes.count) bytes")
+            }
+            #expect(error(bytes) == nil)
         }
-        #expect(error(bytes) == nil)
     }
 
     @Test func `are refused with something behind them`() {
@@ -98,20 +126,33 @@ private struct Decoded: Equatable {
         #expect(error(message(count: 0)) == .trailing(5))
         #expect(error(message(count: 4)) == .trailing(1))
         #expect(error(message(count: 6)) == .truncated)
+        #expect(error(message(session: [1, 2], sessionCount: 1)) == .trailing(1))
+        #expect(error(message(session: [1, 2], sessionCount: 3)) == .truncated)
+        #expect(error(message(session: [1, 2], sessionCount: 0xFFFF_FFFF)) == .truncated)
+    }
+
+    @Test func `bring output with a session only, and a bounded amount`() throws {
+        #expect(error(message(output: [1])) == .outputWithoutSession)
+        let max = 32_768
+        #expect(Limits.handoffOutputBytesMax == max)
+        let most = [UInt8](repeating: 1, count: max)
+        #expect(try decode(message(output: most, session: [1])).output == most)
+        #expect(error(message(output: most + [1], session: [1])) == .outputTooLong(max + 1))
+        #expect(error(message(outputCount: 0xFFFF_FFFF, session: [1])) == .outputTooLong(0xFFFF_FFFF))
     }
 
     @Test func `are refused in any other form`() {
         #expect(error(message(magic: "RLYD")) == .unknownFormat)
         #expect(error(message(magic: "CYLR")) == .unknownFormat)
-        #expect(error([UInt8](repeating: 0, count: 32)) == .unknownFormat)
-        for version in [0, 2, 0x0100, 0xFFFF] as [UInt16] {
+        #expect(error([UInt8](repeating: 0, count: 40)) == .unknownFormat)
+        for version in [0, 1, 3, 0x0100, 0xFFFF] as [UInt16] {
             #expect(error(message(version: version)) == .version(version))
         }
         for phase in [1, 2, 255] as [UInt8] { #expect(error(message(phase: phase)) == .phase(phase)) }
     }
 
     @Test func `bring as much input as a head and a read are, and not a byte more`() throws {
-        let max = 16_384 + 65_536
+        let max = 16_384 + 65_536 + 16_645
         #expect(Limits.handoffInputBytesMax == max)
         let most = [UInt8](repeating: 7, count: max)
         #expect(try decode(message(input: most)).input == most)
@@ -123,15 +164,15 @@ private struct Decoded: Equatable {
     }
 
     @Test func `own their socket, and close it when they are refused`() throws {
-        for (bytes, isRefused) in [(message(), false), (message(version: 2), true), ([], true)] {
+        for (bytes, isRefused) in [(message(), false), (message(version: 1), true), ([], true)] {
             let (near, far) = try StreamPair().split()
             defer { _ = close(far) }
             var byte: UInt8 = 0
             do {
-                let connection = try ConnectionState.decode(
+                let decoded = try ConnectionState.decode(
                     bytes.span.bytes, socket: Descriptor(owning: near), now: .max)
                 #expect(!isRefused)
-                #expect(connection.socket.number == near)
+                #expect(decoded.connection.socket.number == near)
                 #expect(read(far, &byte, 1) == -1 && errno == EAGAIN)
             } catch {
                 #expect(isRefused)
@@ -157,7 +198,9 @@ private struct Decoded: Equatable {
             do {
                 // What is taken is what was sent: every byte of it has a meaning.
                 let decoded = try decode(bytes)
-                #expect(decoded.input == Array(bytes[32...]), "seed \(seed), round \(round)")
+                #expect(
+                    decoded.input + decoded.output + decoded.session == Array(bytes[40...]),
+                    "seed \(seed), round \(round)")
                 #expect(decoded.hops == bytes[7], "seed \(seed), round \(round)")
             } catch {
                 #expect(error is ConnectionStateError, "seed \(seed), round \(round)")

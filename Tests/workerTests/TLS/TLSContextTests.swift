@@ -104,10 +104,10 @@ import Testing
 
     @Test func `wants whole ticket keys, one at least and not too many`() throws {
         let key = ticketRing(1)
-        for bytes in [[], Array(key.dropLast()), key + [0], (0...Limits.tlsTicketKeysMax).flatMap { _ in key }] {
+        for bytes in [[], Array(key.dropLast()), key + [0], (0...Limits.ticketKeys).flatMap { _ in key }] {
             #expect(error(ring: bytes) == .ticketKeys(bytes: bytes.count))
         }
-        #expect(error(ring: (0..<Limits.tlsTicketKeysMax).flatMap { _ in key }) == nil)
+        #expect(error(ring: (0..<Limits.ticketKeys).flatMap { _ in key }) == nil)
         // A ring that can't be read leaves the last one in force.
         let context = try makeContext()
         #expect(throws: TLSSetupError.ticketKeys(bytes: 3)) {
