@@ -11,13 +11,17 @@ swift_build := $(SWIFT) build --scratch-path $(BUILD)
 packages := g++ git libsodium-dev libssl-dev pkg-config
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint format check bench clean
+.PHONY: help run run-tls build test lint format check bench clean
 
 help: ## Show what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 run: build ## Build the relay and run it on port 8443; RELAY_ variables apply (config/relay.env)
 	@exec $(BUILD)/release/relay
+
+run-tls: build ## The same over TLS, with a self-signed certificate that it makes
+	@test -s $(BUILD)/dev-cert/cert.pem || $(BUILD)/release/relay dev-cert --out $(BUILD)/dev-cert
+	@RELAY_TLS_CERT=$(BUILD)/dev-cert/cert.pem RELAY_TLS_KEY=$(BUILD)/dev-cert/key.pem exec $(BUILD)/release/relay
 
 # With Swift's own libraries inside, the programs need no toolchain where they run.
 build: ## Build relay, relay-worker and relay-load into .build/release
