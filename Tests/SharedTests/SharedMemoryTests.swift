@@ -214,6 +214,24 @@ private let second: UInt64 = 1_000_000_000
     }
 }
 
+extension `The health of the relay` {
+    @Test func `is unavailable while a worker keeps crashing, whatever the others do`() throws {
+        let fixture = try Fixture(workers: 3)
+        let memory = fixture.memory
+        memory.phase = .serving
+        for worker in 0..<3 {
+            memory.page(worker).state = .serving
+            memory.page(worker).heartbeat = second
+        }
+        let limit = Limits.deathsInRowUnhealthy
+        for (deaths, expected) in [(0, Health.ok), (limit - 1, .ok), (limit, .unavailable), (limit + 1, .unavailable)] {
+            memory.page(1).deathsInRow = deaths
+            #expect(memory.page(1).deathsInRow == deaths)
+            #expect(memory.health(now: second, silenceMax: second) == expected)
+        }
+    }
+}
+
 @Suite struct `The join limiter` {
     private let start: UInt64 = 1_000_000 * second
 

@@ -79,6 +79,27 @@ import Testing
         }
     }
 
+    @Test func `a client that resets amid answers to pipelined requests harms nobody`() async throws {
+        try await Relay.run(workers: 1) { relay in
+            let workers = relay.workerPIDs
+            // Few and many answers waiting, and whatever kind of request is the one that finds the socket broken.
+            let lasts = [
+                "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "GET /\r\n\r\n",
+                "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "GET /ws?room=a&token=b HTTP/1.1\r\nHost: x\r\n\r\n",
+            ]
+            for last in lasts {
+                for count in [1, 7, 8, 9, 40] {
+                    let client = try await RawClient(relay.port)
+                    let requests = String(repeating: "GET / HTTP/1.1\r\nHost: x\r\n\r\n", count: count)
+                    try await client.send(requests + last)
+                    client.reset()
+                }
+            }
+            try await relay.healthy()
+            #expect(relay.workerPIDs == workers)
+        }
+    }
+
     @Test func `requests may come in any pieces`() async throws {
         try await Relay.run(workers: 1) { relay in
             let client = try await RawClient(relay.port)

@@ -5,42 +5,21 @@ import Testing
 
 @testable import worker
 
-/// A worker that is never run, and one open connection of it whose client is the test.
+/// One open connection of a worker.
 private struct Fixture: ~Copyable {
-    var worker: Worker
+    var inner: WorkerFixture
     let slot: UInt32
     let client: Int32
-    /// Keep open what the worker is told of.
-    private let ends: [Int32]
 
     init() throws {
-        let file = try SharedMemory.makeFile()
-        let memory = try SharedMemory.create(in: file, workers: 1)
-        let (control, supervisor) = try MessagePair(bufferBytes: 65_536).split()
-        let (inbox, outbox) = try MessagePair(bufferBytes: 65_536).split()
-        let (listener, nobody) = try StreamPair().split()
-        let (socket, client) = try StreamPair().split()
-        var worker = try Worker(
-            Launched(
-                index: 0, configuration: Configuration(), placementKey: [UInt8](0..<16), memory: memory,
-                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, listener: Descriptor(owning: listener),
-                inbox: Descriptor(owning: inbox), outboxes: [outbox],
-                control: ControlChannel(Descriptor(owning: control)),
-                survivingKeys: [:], ciphers: try RecordCiphers(), tlsContext: nil, tickets: nil, ticketGeneration: 0))
-        let peer = try #require(Address("192.0.2.1"))
-        let adopted = worker.adopt(
-            Connection(socket: Descriptor(owning: socket), peer: peer, isSecure: false, now: worker.second))
-        let slot = try #require(adopted)
-        worker.connections[slot].phase = .open
-        worker.startLiveness(slot)
-        self.worker = worker
-        self.slot = slot
-        self.client = client
-        ends = [supervisor, outbox, nobody]
+        var inner = try WorkerFixture()
+        (slot, client) = try inner.open()
+        self.inner = inner
     }
 
-    deinit {
-        for descriptor in ends + [client] { _ = close(descriptor) }
+    var worker: Worker {
+        _read { yield inner.worker }
+        _modify { yield &inner.worker }
     }
 
     var isOpen: Bool { worker.connections[slot].phase == .open }
@@ -51,7 +30,7 @@ private struct Fixture: ~Copyable {
         while worker.second < second {
             worker.second += 1
             var due: [UInt32] = []
-            worker.connectionTimers.turn(to: worker.second, in: &worker.connections, due: &due)
+            inner.worker.connectionTimers.turn(to: worker.second, in: &inner.worker.connections, due: &due)
             for slot in due { worker.connectionDue(slot) }
             worker.flushTouched()
             var bytes = [UInt8](repeating: 0, count: 100)
