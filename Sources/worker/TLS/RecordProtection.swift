@@ -99,6 +99,17 @@ struct RecordProtection: ~Copyable {
             shared, keyAddress, ivAddress, number, bytes, Int32(truncatingIfNeeded: count)) == 1
     }
 
+    /// Whether a record of this side's own making, sealed with this key at `number`, is authentic; opened in place. Changes
+    /// nothing here.
+    func isOwn(
+        _ record: UnsafeMutableRawPointer, _ count: Int, number: UInt64, _ ciphers: borrowing RecordCiphers
+    ) -> Bool {
+        let shared = unsafe ciphers.sharedContext(suite, seals: false)
+        return unsafe copenssl_record_open(
+            shared, keyAddress, ivAddress, number, record.assumingMemoryBound(to: UInt8.self),
+            Int32(truncatingIfNeeded: count)) == 1
+    }
+
     /// Takes the next sequence number, and makes a context where it has come to be worth one.
     private mutating func take(_ ciphers: borrowing RecordCiphers) -> UInt64 {
         // 2^64 records would take longer than any connection lives; sessions renew keys long before (RFC 8446, 5.5).

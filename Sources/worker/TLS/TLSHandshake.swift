@@ -141,13 +141,13 @@ final class TLSHandshake {
         guard recordsRead == 0, unsafe SSL_has_pending(ssl) == 0 else {
             return .failed(.changed("it has read beyond Finished"))
         }
-        guard areTickets(under: serverSecret, suite, ciphers) else {
-            return .failed(.changed("its last records are not under the key and numbers expected"))
-        }
-        drain(into: &output)
         var session = unsafe TLSSession(
             suite, clientSecret: UnsafeRawBufferPointer(clientSecret.unsafeBytes),
             serverSecret: UnsafeRawBufferPointer(serverSecret.unsafeBytes), writeSequence: recordsWritten)
+        guard areTickets(of: session, ciphers) else {
+            return .failed(.changed("its last records are not under the key and numbers expected"))
+        }
+        drain(into: &output)
         handOverRest(to: &session)
         var name: UnsafePointer<UInt8>?
         var length: UInt32 = 0
@@ -157,30 +157,29 @@ final class TLSHandshake {
         return .established(session, parameters)
     }
 
-    /// Whether what has been written is exactly the records counted, each a handshake message under the secret and number that
-    /// the session will go on with. 4 us.
-    private func areTickets(under secret: borrowing Secret, _ suite: Suite, _ ciphers: borrowing RecordCiphers) -> Bool
-    {
-        var protection = unsafe RecordProtection(
-            suite, secret: UnsafeRawBufferPointer(secret.unsafeBytes), sequence: 0, seals: false)
+    /// Whether what has been written is exactly the records counted, each a handshake message under the keys and numbers that
+    /// the session will go on with.
+    private func areTickets(of session: borrowing TLSSession, _ ciphers: borrowing RecordCiphers) -> Bool {
         let count = unsafe withWritten { $0.count }
         guard count > 0 else { return recordsWritten == 0 }
         // Tickets are secret while they are in the clear: opened in a copy that is wiped.
         let copy = unsafe withWritten { unsafe Secret(copying: $0) }
         let bytes = unsafe copy.unsafeBytes
         var offset = 0
+        var number: UInt64 = 0
         while offset < count {
             guard count - offset >= Record.headerBytes + Record.tagBytes else { return false }
             let length = Int(unsafe bytes[offset + 3]) << 8 | Int(unsafe bytes[offset + 4])
             let end = offset + Record.headerBytes + length
             // The record's bytes lie in the copy.
             guard length > Record.tagBytes, end <= count,
-                unsafe protection.open(copy.address + offset, length - Record.tagBytes, ciphers),
+                unsafe session.writing.isOwn(copy.address + offset, length - Record.tagBytes, number: number, ciphers),
                 unsafe bytes[end - Record.tagBytes - 1] == ContentType.handshake.rawValue
             else { return false }
             offset = end
+            number += 1
         }
-        return protection.sequence == recordsWritten
+        return number == recordsWritten
     }
 
     /// Gives the session the bytes behind the client's Finished. They are the rule: most clients send their request with it.

@@ -4,7 +4,7 @@ import Testing
 @testable import worker
 
 /// A leaf certificate of a root of its own, made with libcrypto.
-struct TestCertificate: @unchecked Sendable {
+final class TestCertificate: @unchecked Sendable {
     enum Kind: String, CaseIterable {
         case rsa = "RSA"
         case p256 = "EC"
@@ -12,12 +12,12 @@ struct TestCertificate: @unchecked Sendable {
     }
 
     /// Leaf and root.
-    var chainPEM: [UInt8]
-    var leafPEM: [UInt8]
-    var keyPEM: [UInt8]
-    /// An X509 that clients trust. Lives as long as the process.
-    var root: OpaquePointer
-    var key: OpaquePointer
+    let chainPEM: [UInt8]
+    let leafPEM: [UInt8]
+    let keyPEM: [UInt8]
+    /// An X509 that clients trust.
+    let root: OpaquePointer
+    let key: OpaquePointer
 
     private static let made: [Kind: TestCertificate] = {
         var made: [Kind: TestCertificate] = [:]
@@ -32,13 +32,22 @@ struct TestCertificate: @unchecked Sendable {
 
     init(_ kind: Kind, validFor seconds: Int = 86_400, rsaBits: Int32 = 2048) {
         let rootKey = Self.makeKey(.p256)
-        root = Self.makeCertificate(
+        let root = Self.makeCertificate(
             "root of \(kind)", rootKey, issuer: nil, issuerKey: rootKey, from: -3600, for: 86_400)
-        key = Self.makeKey(kind, rsaBits: rsaBits)
+        let key = Self.makeKey(kind, rsaBits: rsaBits)
         let leaf = Self.makeCertificate("relay.example", key, issuer: root, issuerKey: rootKey, from: -60, for: seconds)
         leafPEM = Self.pem { PEM_write_bio_X509($0, leaf) }
-        chainPEM = leafPEM + Self.pem { [root] in PEM_write_bio_X509($0, root) }
-        keyPEM = Self.pem { [key] in PEM_write_bio_PrivateKey($0, key, nil, nil, 0, nil, nil) }
+        chainPEM = leafPEM + Self.pem { PEM_write_bio_X509($0, root) }
+        keyPEM = Self.pem { PEM_write_bio_PrivateKey($0, key, nil, nil, 0, nil, nil) }
+        self.root = root
+        self.key = key
+        X509_free(leaf)
+        EVP_PKEY_free(rootKey)
+    }
+
+    deinit {
+        X509_free(root)
+        EVP_PKEY_free(key)
     }
 
     static func makeKey(_ kind: Kind, rsaBits: Int32 = 2048) -> OpaquePointer {
