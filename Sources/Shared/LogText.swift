@@ -112,7 +112,7 @@ package enum LogText {
 
     /// The Gregorian date of a day: years begin in March here, so that the leap day is a year's last, and come in
     /// eras of 400 years, which are 146,097 days each.
-    private static func date(daysSince1970: Int) -> (year: Int, month: Int, day: Int) {
+    package static func date(daysSince1970: Int) -> (year: Int, month: Int, day: Int) {
         let days = daysSince1970 + 719_468  // since 0000-03-01
         let dayOfEra = days % 146_097
         let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365

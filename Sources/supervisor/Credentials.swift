@@ -13,6 +13,12 @@ struct Credentials {
     /// When the certificate is valid, Unix seconds.
     let validity: (from: Int64, until: Int64)
 
+    init(certificate: Int32, privateKey: Int32, validity: (from: Int64, until: Int64)) {
+        self.certificate = certificate
+        self.privateKey = privateKey
+        self.validity = validity
+    }
+
     /// Opens the files and has them checked.
     init(_ files: Configuration.TLSFiles, _ program: WorkerProgram) throws(StartError) {
         let certificate = try Self.open(files.certificate, "RELAY_TLS_CERT")

@@ -119,17 +119,7 @@ enum Response {
 func httpDate(unixSeconds: UInt64) -> String {
     let days = Int(unixSeconds / 86_400)
     let second = Int(unixSeconds % 86_400)
-    // Years begin in March, so that a leap day is the last of its year, and come in eras of 400 years, 146,097 days.
-    // 719,468 days lie between 1 March of year 0 and 1970.
-    let shifted = days + 719_468
-    let (era, dayOfEra) = shifted.quotientAndRemainder(dividingBy: 146_097)
-    let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
-    let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-    // From March on, five months have 153 days, whichever they are.
-    let monthFromMarch = (5 * dayOfYear + 2) / 153
-    let day = dayOfYear - (153 * monthFromMarch + 2) / 5 + 1
-    let month = (monthFromMarch + 2) % 12
-    let year = era * 400 + yearOfEra + (month < 2 ? 1 : 0)
+    let (year, month, day) = LogText.date(daysSince1970: days)
     // 1 January 1970 was a Thursday.
     let weekdays = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]
     let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -138,5 +128,5 @@ func httpDate(unixSeconds: UInt64) -> String {
         return String(repeating: "0", count: max(0, width - digits.count)) + digits
     }
     let time = "\(padded(second / 3600)):\(padded(second / 60 % 60)):\(padded(second % 60))"
-    return "\(weekdays[days % 7]), \(padded(day)) \(months[month]) \(padded(year, 4)) \(time) GMT"
+    return "\(weekdays[days % 7]), \(padded(day)) \(months[month - 1]) \(padded(year, 4)) \(time) GMT"
 }

@@ -46,7 +46,7 @@ struct Worker: ~Copyable {
     let ciphers: RecordCiphers
     let tickets: TicketMemory?
     var ticketGeneration: UInt64
-    let sealBuffer: SealBuffer
+    let sealBuffer: LoopBuffer
 
     // This turn
     /// CLOCK_MONOTONIC nanoseconds and seconds at the turn's beginning.
@@ -61,7 +61,7 @@ struct Worker: ~Copyable {
     var tally = Tally()
     var gather = GatherList()
     var handshakeSteps = 0
-    let receiveBuffer: ReceiveBuffer
+    let receiveBuffer: LoopBuffer
 
     // Waiting
     /// Connections in `handingOver`, in the order in which they came.
@@ -108,8 +108,8 @@ struct Worker: ~Copyable {
         second = UInt32(now / 1_000_000_000)
         connectionTimers = TimerWheel(now: second)
         roomTimers = TimerWheel(now: second)
-        receiveBuffer = ReceiveBuffer(bytes: Limits.receiveBufferBytes)
-        sealBuffer = SealBuffer(bytes: Limits.tlsSealBytesMax)
+        receiveBuffer = LoopBuffer(bytes: Limits.receiveBufferBytes)
+        sealBuffer = LoopBuffer(bytes: Limits.tlsSealBytesMax)
         ciphers = launched.ciphers
         tlsContext = launched.tlsContext
         tickets = launched.tickets
@@ -217,51 +217,5 @@ struct Worker: ~Copyable {
         guard !connections[slot].isTouched else { return }
         connections[slot].isTouched = true
         touched.append(slot)
-    }
-}
-
-/// The buffer that every read goes into; only what is incomplete is copied out of it.
-@safe
-struct ReceiveBuffer {
-    private let base: UnsafeMutableRawPointer
-    let capacity: Int
-
-    /// Lives as long as the process.
-    init(bytes: Int) {
-        unsafe base = .allocate(byteCount: bytes, alignment: 64)
-        capacity = bytes
-    }
-
-    /// What one receive did.
-    enum Received {
-        case bytes(Int)
-        case end
-        case wouldBlock
-        /// The connection is broken: errno.
-        case failed(Int32)
-    }
-
-    /// Reads into the buffer, behind its first `kept` bytes. The corresponding C function is recv(2).
-    func receive(from socket: Int32, behind kept: Int = 0) -> Received {
-        precondition(kept + Limits.receiveBytesMax <= capacity, "a read fits behind what was kept")
-        while true {
-            let result = unsafe recv(socket, base + kept, Limits.receiveBytesMax, 0)
-            if result > 0 { return .bytes(result) }
-            if result == 0 { return .end }
-            switch errno {
-            case EINTR: continue
-            case EAGAIN: return .wouldBlock
-            case let code: return .failed(code)
-            }
-        }
-    }
-
-    /// For what fills or changes the buffer in another way.
-    var whole: UnsafeMutableRawBufferPointer { unsafe UnsafeMutableRawBufferPointer(start: base, count: capacity) }
-
-    /// The first `count` bytes; valid until the next receive.
-    func prefix(_ count: Int) -> UnsafeRawBufferPointer {
-        precondition(count <= capacity, "more bytes than the buffer holds")
-        return unsafe UnsafeRawBufferPointer(start: base, count: count)
     }
 }

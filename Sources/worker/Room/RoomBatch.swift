@@ -66,7 +66,7 @@ struct Lane: ~Copyable {
 struct RoomBatch: ~Copyable {
     var voice = Lane()
     var data = Lane()
-    /// The room's slot; `TimerLinks.none` while the batch is spare.
+    /// The room's slot; `Room.none` while the batch is spare.
     var room = UInt32.max
 
     init() {}

@@ -94,19 +94,3 @@ extension Worker {
         _ = sendWaiting(slot)
     }
 }
-
-/// The buffer in which records are laid out and sealed before they are sent.
-@safe
-struct SealBuffer {
-    private let base: UnsafeMutableRawPointer
-    let capacity: Int
-
-    /// Lives as long as the process.
-    init(bytes: Int) {
-        unsafe base = .allocate(byteCount: bytes, alignment: 64)
-        capacity = bytes
-    }
-
-    var address: UnsafeMutableRawPointer { unsafe base }
-    var whole: UnsafeMutableRawBufferPointer { unsafe UnsafeMutableRawBufferPointer(start: base, count: capacity) }
-}

@@ -1,0 +1,51 @@
+// The loop's own buffers: one that every read goes into, so that only what is incomplete is copied to its connection, and one in which
+// TLS records are sealed before they are sent. Connections take turns with them; nothing in them outlives a step of the turn.
+
+import Glibc
+import Shared
+
+/// A fixed run of raw bytes.
+@safe
+struct LoopBuffer {
+    private let base: UnsafeMutableRawPointer
+    let capacity: Int
+
+    /// Lives as long as the process.
+    init(bytes: Int) {
+        unsafe base = .allocate(byteCount: bytes, alignment: 64)
+        capacity = bytes
+    }
+
+    var address: UnsafeMutableRawPointer { unsafe base }
+    var whole: UnsafeMutableRawBufferPointer { unsafe UnsafeMutableRawBufferPointer(start: base, count: capacity) }
+
+    /// The first `count` bytes; valid until the buffer is next used.
+    func prefix(_ count: Int) -> UnsafeRawBufferPointer {
+        precondition(count <= capacity, "more bytes than the buffer holds")
+        return unsafe UnsafeRawBufferPointer(start: base, count: count)
+    }
+
+    /// What one receive did.
+    enum Received {
+        case bytes(Int)
+        case end
+        case wouldBlock
+        /// The connection is broken: errno.
+        case failed(Int32)
+    }
+
+    /// Reads into the buffer, behind its first `kept` bytes. The corresponding C function is recv(2).
+    func receive(from socket: Int32, behind kept: Int = 0) -> Received {
+        precondition(kept + Limits.receiveBytesMax <= capacity, "a read fits behind what was kept")
+        while true {
+            let result = unsafe recv(socket, base + kept, Limits.receiveBytesMax, 0)
+            if result > 0 { return .bytes(result) }
+            if result == 0 { return .end }
+            switch errno {
+            case EINTR: continue
+            case EAGAIN: return .wouldBlock
+            case let code: return .failed(code)
+            }
+        }
+    }
+}
