@@ -31,8 +31,10 @@ struct BenchCommand: ParsableCommand {
             Example: relay-load bench --url ws://localhost:8443 --workload voice --server-pid $(pidof -s relay)
             """)
 
-    @Option(help: ArgumentHelp("The relay, as ws://HOST:PORT.", valueName: "url"))
+    @Option(help: ArgumentHelp("The relay, as ws://HOST:PORT or wss://HOST:PORT.", valueName: "url"))
     var url: String
+
+    @OptionGroup var trust: TrustOptions
 
     @Option(help: ArgumentHelp("voice, chat, flood or bulk.", valueName: "name"))
     var workload: WorkloadName?
@@ -77,7 +79,7 @@ struct BenchCommand: ParsableCommand {
 
     func run() throws {
         do {
-            let endpoint = try Endpoint(url: url)
+            let endpoint = try Endpoint(url: url, trust: trust)
             let server = serverPids.isEmpty ? nil : try ServerProcesses(serverPids)
             if let idle {
                 try runIdle(idle, endpoint, server)
@@ -94,7 +96,7 @@ struct BenchCommand: ParsableCommand {
             standardError("relay-load: \(error)")
             throw Exit.unusable
         } catch let error as ConnectError {
-            standardError("relay-load: \(error). Is the relay running, and is --url right?")
+            standardError("relay-load: \(error.advice)")
             throw Exit.unusable
         } catch let error as LoadError {
             standardError("relay-load: \(error)")
