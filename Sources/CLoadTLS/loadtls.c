@@ -101,13 +101,21 @@ static int name_peer(SSL *ssl, const char *host) {
     return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1;
 }
 
+// A copy again: libssl marks a session that a handshake has begun with, and the next one could not use it.
+static int offer_ticket(SSL *ssl, const SSL_SESSION *ticket) {
+    SSL_SESSION *copy = SSL_SESSION_dup(ticket);
+    int result = copy != NULL && SSL_set_session(ssl, copy) == 1;
+    SSL_SESSION_free(copy);
+    return result;
+}
+
 struct cloadtls *cloadtls_new(struct cloadtls_context *context, int descriptor, const char *host, int resume) {
     struct cloadtls *connection = calloc(1, sizeof *connection);
     if (connection == NULL) return NULL;
     connection->ssl = SSL_new(context->ssl);
     if (connection->ssl == NULL || !name_peer(connection->ssl, host) ||
         SSL_set_fd(connection->ssl, descriptor) != 1 ||
-        (resume && context->ticket != NULL && SSL_set_session(connection->ssl, context->ticket) != 1)) {
+        (resume && context->ticket != NULL && !offer_ticket(connection->ssl, context->ticket))) {
         cloadtls_free(connection);
         return NULL;
     }

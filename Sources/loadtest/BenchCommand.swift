@@ -22,7 +22,7 @@ struct BenchCommand: ParsableCommand {
             --idle N instead opens N silent connections and tells what they cost the relay in memory. It keeps them \
             open for --seconds.
 
-            --handshakes N opens N connections one after another, each of which joins a room of its own and leaves: \
+            --handshakes N opens N connections one after another (or --parallel many at a time), each of which joins a room of its own and leaves: \
             what a join costs with its handshake. Over wss:// --resume offers each time the ticket of the one before.
 
             The relay's RELAY_RATE_LIMIT_PER_IP (0: off) slows down opening many connections; on 127.0.0.1 they come from \
@@ -51,6 +51,9 @@ struct BenchCommand: ParsableCommand {
     @Flag(help: "With --handshakes over wss://: resume.")
     var resume = false
 
+    @Option(help: "With --handshakes: connections at a time, in step.")
+    var parallel = 1
+
     @Option(help: "Seconds to measure, or with --idle to keep the connections open.")
     var seconds = 10.0
 
@@ -78,8 +81,8 @@ struct BenchCommand: ParsableCommand {
         guard !resume || (handshakes != nil && url.hasPrefix("wss://")) else {
             throw ValidationError("--resume needs --handshakes and wss://")
         }
-        guard (1...1_000_000).contains(handshakes ?? 1) else {
-            throw ValidationError("--handshakes must be from 1 to 1000000")
+        guard (1...1_000_000).contains(handshakes ?? 1), (1...200).contains(parallel) else {
+            throw ValidationError("--handshakes must be from 1 to 1000000, --parallel from 1 to 200")
         }
         guard (0.1...86400).contains(seconds), (0...3600).contains(warmup) else {
             throw ValidationError("--seconds must be from 0.1 to 86400, --warmup from 0 to 3600")
@@ -101,7 +104,7 @@ struct BenchCommand: ParsableCommand {
             if let idle {
                 try runIdle(idle, endpoint, server)
             } else if let handshakes {
-                let load = HandshakeLoad(endpoint: endpoint, count: handshakes, resumes: resume)
+                let load = HandshakeLoad(endpoint: endpoint, count: handshakes, resumes: resume, parallel: parallel)
                 let result = try load.run(server)
                 print(json ? result.json : result.text)
                 if resume, result.resumed < handshakes { throw Exit.failed }

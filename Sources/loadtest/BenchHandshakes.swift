@@ -1,25 +1,25 @@
-// What it costs to let somebody in: connections one after another, each with its handshake and a join.
+// What it costs to let somebody in: connections one after another, or a few at a time, each with its handshake and a join.
 
 struct HandshakeLoad {
     let endpoint: Endpoint
     let count: Int
     /// Offer the last connection's ticket (RFC 8446, 2.2).
     let resumes: Bool
+    /// Connections at a time, in step: so many begin, so many join, so many leave.
+    let parallel: Int
 
     /// Opens the connections and lets each go once it has joined. A tenth as many go before, to warm the relay up and
     /// to bring the first ticket; they are not measured.
     func run(_ server: ServerProcesses?) throws -> HandshakeResult {
-        for index in 0..<max(1, count / 10) { _ = try connect(index) }
-        settle()
         var result = HandshakeResult(connections: count)
+        for _ in 0..<max(1, count / 10 / parallel) { try connect(parallel, &result) }
+        result = HandshakeResult(connections: count)
+        settle()
         let cpuBefore = server?.cpuTime()
         let machineBefore = MachineTime.now()
         let start = Clock.monotonic()
-        for index in 0..<count {
-            let began = Clock.monotonic()
-            let isResumed = try connect(index)
-            result.latency.record(Clock.monotonic() - began)
-            if isResumed { result.resumed += 1 }
+        for first in stride(from: 0, to: count, by: parallel) {
+            try connect(min(parallel, count - first), &result)
         }
         result.seconds = Double(Clock.monotonic() - start) / 1e9
         settle()
@@ -33,21 +33,39 @@ struct HandshakeLoad {
     /// The relay learns that the last ones have left.
     private func settle() { Clock.sleep(nanoseconds: 100_000_000) }
 
-    /// A host opens a room of his own and leaves. Whether his handshake was a resumption.
-    private func connect(_ index: Int) throws -> Bool {
-        let session = Session(room: "bench-" + Encoding.hex(Encoding.randomBytes(12)))
-        let source = endpoint.isLoopback ? SocketAddress.loopback(index % 200) : nil
-        let exchange = try session.hostRequest().perform(
-            at: endpoint, from: source, resume: resumes, deadline: Deadline(seconds: 15))
-        guard case .switched(let transport, _, _) = exchange else {
-            throw UsageError("connection \(index + 1) of \(count) was refused: \(exchange.summary)")
+    /// Hosts who each open a room of their own and leave.
+    private func connect(_ count: Int, _ result: inout HandshakeResult) throws {
+        let deadline = Deadline(seconds: 15)
+        var hosts: [(transport: Transport, began: UInt64)] = []
+        for index in 0..<count {
+            let began = Clock.monotonic()
+            let source = endpoint.isLoopback ? SocketAddress.loopback((result.opened + index) % 200) : nil
+            let transport = try Transport.begin(to: endpoint, from: source, resume: resumes, deadline: deadline)
+            hosts.append((transport, began))
         }
-        return transport.secure?.isResumed ?? false
+        for (transport, _) in hosts {
+            let session = Session(room: "bench-" + Encoding.hex(Encoding.randomBytes(12)))
+            try transport.finishHandshake(deadline: deadline)
+            let bytes = session.hostRequest().encoded(authority: endpoint.authority)
+            if let problem = Request.send(bytes, to: transport, deadline: deadline) { throw refused(problem) }
+        }
+        for (transport, began) in hosts {
+            let exchange = Request.answer(from: transport, deadline: deadline)
+            guard case .switched = exchange else { throw refused(exchange.summary) }
+            result.latency.record(Clock.monotonic() - began)
+            if transport.secure?.isResumed == true { result.resumed += 1 }
+        }
+        result.opened += count
+    }
+
+    private func refused(_ reason: String) -> UsageError {
+        UsageError("a connection was refused: \(reason). RELAY_RATE_LIMIT_PER_IP must be 0 for this")
     }
 }
 
 struct HandshakeResult {
     let connections: Int
+    var opened = 0
     var resumed = 0
     var seconds = 0.0
     /// From connect(2) to the answer to the join.
@@ -60,7 +78,7 @@ struct HandshakeResult {
     }
 
     var text: String {
-        var lines = ["\(connections) connections one after another, each with a join"]
+        var lines = ["\(connections) connections, each with a join"]
         lines.append(line("resumed", "\(resumed)"))
         lines.append(line("connections/s", fixed(Double(connections) / seconds, 0)))
         lines.append(line("latency p50, us", fixed(Double(latency.percentile(0.5)) / 1000, 1)))

@@ -108,12 +108,17 @@ extension Request {
     /// Sends the bytes (the request among them) and reads the answer.
     func exchange(_ transport: Transport, _ bytes: [UInt8], cut: Cut = .none, deadline: Deadline) -> Exchange {
         if let problem = Self.send(bytes, cut, to: transport, deadline: deadline) { return .failed(problem) }
+        return Self.answer(from: transport, deadline: deadline)
+    }
+
+    /// Reads the answer to what has been sent.
+    static func answer(from transport: Transport, deadline: Deadline) -> Exchange {
         var received: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 16384)
         var headEnd: Int?
         var head: Answer?
         while true {
-            if headEnd == nil, let end = Self.endOfHead(received) {
+            if headEnd == nil, let end = endOfHead(received) {
                 guard let answer = Answer.parseHead(received[..<end]) else {
                     return .failed("not an HTTP/1.1 answer: \(Describe.bytes(received))")
                 }
@@ -141,7 +146,8 @@ extension Request {
         }
     }
 
-    private static func send(_ bytes: [UInt8], _ cut: Cut, to transport: Transport, deadline: Deadline) -> String? {
+    /// Sends all of it. Nil, or why it did not go out.
+    static func send(_ bytes: [UInt8], _ cut: Cut = .none, to transport: Transport, deadline: Deadline) -> String? {
         switch (cut, transport.secure) {
         case (.none, _), (.records, nil): return send([bytes], to: transport, deadline)
         case (.packets(let index), _), (.record(let index), nil):

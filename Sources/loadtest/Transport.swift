@@ -40,20 +40,34 @@ final class Transport {
     static func connect(
         to endpoint: Endpoint, from source: SocketAddress? = nil, resume: Bool = false, deadline: Deadline
     ) throws(ConnectError) -> Transport {
+        let transport = try begin(to: endpoint, from: source, resume: resume, deadline: deadline)
+        try transport.finishHandshake(deadline: deadline)
+        return transport
+    }
+
+    /// The same up to the first message of the handshake, for the caller to finish.
+    static func begin(
+        to endpoint: Endpoint, from source: SocketAddress? = nil, resume: Bool = false, deadline: Deadline
+    ) throws(ConnectError) -> Transport {
         let transport = try connectTCP(to: endpoint, from: source, deadline: deadline)
         guard let tls = endpoint.tls else { return transport }
         let stream = try SecureStream(
             tls, descriptor: transport.descriptor, host: endpoint.host, resume: resume)
         transport.secure = stream
+        // What it comes to is seen again when the handshake goes on.
+        _ = stream.handshake()
+        return transport
+    }
+
+    func finishHandshake(deadline: Deadline) throws(ConnectError) {
+        guard let secure else { return }
         while true {
-            switch stream.handshake() {
-            case .bytes: return transport
-            case .ended(let reason):
-                throw ConnectError(description: "no TLS with \(endpoint.authority): \(reason)", isTLS: true)
+            switch secure.handshake() {
+            case .bytes: return
+            case .ended(let reason): throw ConnectError(description: "no TLS: \(reason)", isTLS: true)
             case .wouldBlock:
-                guard transport.wait(for: stream.wantsToWrite ? POLLOUT : POLLIN, until: deadline) else {
-                    throw ConnectError(
-                        description: "no TLS with \(endpoint.authority): no answer in time", isTLS: true)
+                guard wait(for: secure.wantsToWrite ? POLLOUT : POLLIN, until: deadline) else {
+                    throw ConnectError(description: "no TLS: no answer in time", isTLS: true)
                 }
             }
         }
