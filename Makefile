@@ -48,8 +48,10 @@ check: build ## Check a running relay end to end: make check URL=ws://HOST:PORT
 bench: export RELAY = $(abspath $(BUILD)/release/relay)
 bench: export LOAD = $(abspath $(BUILD)/release/relay-load)
 bench: build ## Measure CPU time, memory and allocations (Benchmarks/README.md)
-	@.ci/need procps
+	@.ci/need openssl procps
 	Benchmarks/run
+	TLS=1 Benchmarks/run
+	Benchmarks/handshakes
 	Benchmarks/memory
 	Benchmarks/allocations
 

@@ -41,6 +41,8 @@ let package = Package(
         .target(name: "CLinux", cSettings: [.define("_GNU_SOURCE")]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
+        // The TLS client of relay-load, which shares nothing with the relay's TLS.
+        .target(name: "CLoadTLS", linkerSettings: [.linkedLibrary("ssl"), .linkedLibrary("crypto")]),
 
         // What two processes must agree on.
         .target(
@@ -72,7 +74,7 @@ let package = Package(
         .executableTarget(
             name: "loadtest",
             dependencies: [
-                "CLinux", "COpenSSL", "CSodium",
+                "CLinux", "CLoadTLS", "COpenSSL", "CSodium",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: sourceSettings),

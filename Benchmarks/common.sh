@@ -1,5 +1,5 @@
 # Shared by the scripts here; sourced, not run. Needs bash, coreutils, grep, sed, awk, find, procps, util-linux
-# (taskset) and a C compiler.
+# (taskset), a C compiler and, for TLS, the openssl command.
 #
 # A script that sources this may start servers and one client, and whatever it started is ended when it exits,
 # however it exits, by process id.
@@ -80,21 +80,43 @@ compile() {
 }
 
 build_fanout() {
-    compile -o "$build/fanout" "$here/fanout.c" -lcrypto
+    compile -o "$build/fanout" "$here/fanout.c" -lssl -lcrypto
 }
 
 need_relay() {
     [[ -x $relay && -x $load ]] || fail "no release build ($relay, $load): run \`swift build -c release\` first"
 }
 
-# ---- HTTP over bash's /dev/tcp ----
+# ---- TLS: on from `use_tls` to `use_plain`, for servers and client alike ----
+
+certificate=$scratch/certificate.pem
+key=$scratch/key.pem
+tls=
+
+# ECDSA with P-256, made for this run and gone with it.
+use_tls() {
+    tls=1
+    [[ ! -s $certificate ]] || return 0
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=relay-bench \
+        -addext subjectAltName=IP:127.0.0.1 -keyout "$key" -out "$certificate" 2>"$scratch/openssl.log" || {
+        cat "$scratch/openssl.log" >&2
+        fail "the openssl command made no certificate"
+    }
+}
+
+use_plain() { tls=; }
+
+# ---- HTTP over bash's /dev/tcp, or the openssl command ----
 
 # get PORT PATH: the whole answer, or failure.
 get() {
-    timeout 2 bash -c '
-        exec 3<>"/dev/tcp/127.0.0.1/$0"
-        printf "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" "$1" >&3
-        cat <&3' "$1" "$2" 2>/dev/null
+    local request="GET $2 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    if [[ $tls ]]; then
+        printf %b "$request" |
+            timeout 2 openssl s_client -quiet -connect "127.0.0.1:$1" -CAfile "$certificate" 2>/dev/null
+    else
+        timeout 2 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0"; printf %b "$1" >&3; cat <&3' "$1" "$request" 2>/dev/null
+    fi
 }
 
 # A port nobody listens on, below the range that clients' own ports come from.
@@ -122,23 +144,32 @@ await_health() {
 
 # start_relay [NAME=VALUE...]: one worker, further settings from the arguments.
 start_relay() {
+    local settings=()
     port=$(free_port)
-    env RELAY_ADDR="127.0.0.1:$port" RELAY_WORKERS=1 RELAY_RATE_LIMIT_PER_IP=0 RELAY_SHUTDOWN_GRACE=1 "$@" \
-        "${on_server_cpu[@]}" "$relay" >"$scratch/server.log" 2>&1 &
+    # Root's relay gives its workers another user; they get the key from the supervisor.
+    if [[ $tls ]]; then settings=(RELAY_TLS_CERT="$certificate" RELAY_TLS_KEY="$key"); fi
+    env RELAY_ADDR="127.0.0.1:$port" RELAY_WORKERS=1 RELAY_RATE_LIMIT_PER_IP=0 RELAY_SHUTDOWN_GRACE=1 \
+        "${settings[@]}" "$@" "${on_server_cpu[@]}" "$relay" >"$scratch/server.log" 2>&1 &
     server=$!
     started+=("$server")
     await_health relay
     measured=$(pgrep -P "$server" | head -n 1) || fail "the relay has no worker process"
 }
 
+# start_fanout [evp|ssl]: with TLS in the way of fanout_tls.h.
 start_fanout() {
+    local settings=()
     port=$(free_port)
-    "${on_server_cpu[@]}" "$build/fanout" --port "$port" >"$scratch/server.log" 2>&1 &
+    if [[ $tls ]]; then settings=(--tls "$1" --tls-cert "$certificate" --tls-key "$key"); fi
+    "${on_server_cpu[@]}" "$build/fanout" --port "$port" "${settings[@]}" >"$scratch/server.log" 2>&1 &
     server=$!
     started+=("$server")
     await_health fanout
     measured=$server
 }
+
+start_evp() { start_fanout evp; }
+start_ssl() { start_fanout ssl; }
 
 stop_server() {
     end "$server"
@@ -151,9 +182,10 @@ stop_server() {
 # $scratch/client.json, its complaints to client.log. In the background, so that a signal to the script
 # is obeyed at once and not after the run.
 start_client() {
-    local seconds=$1
+    local seconds=$1 url=(--url "ws://127.0.0.1:$port")
+    if [[ $tls ]]; then url=(--url "wss://127.0.0.1:$port" --ca "$certificate"); fi
     shift
-    timeout -k 5 $((seconds + 60)) "${on_client_cpu[@]}" "$load" bench --url "ws://127.0.0.1:$port" \
+    timeout -k 5 $((seconds + 180)) "${on_client_cpu[@]}" "$load" bench "${url[@]}" \
         --server-pid "$measured" --seconds "$seconds" --json "$@" \
         >"$scratch/client.json" 2>"$scratch/client.log" &
     client=$!

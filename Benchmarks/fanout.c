@@ -2,9 +2,10 @@
  * fanout: the smallest WebSocket fan-out server that is still fast and correct.
  *
  *     fanout --port N          listens on 127.0.0.1:N (0: any free port, printed on stdout)
+ *            [--tls ssl|evp --tls-cert FILE --tls-key FILE]      see fanout_tls.h
  *
  * It is the baseline that the relay's CPU time per delivered message is compared with, so it has
- * the relay's shape and nothing else: no tokens, no rate limits, no voice queues, no TLS, no timers.
+ * the relay's shape and nothing else: no tokens, no rate limits, no voice queues, no timers.
  *
  *   GET /health          200 {"status":"ok"}
  *   GET /ws?room=ID      101; every message goes, as one unfragmented binary frame, to every
@@ -30,6 +31,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -43,6 +45,7 @@
 #include <unistd.h>
 
 #include "fanout.h"
+#include "fanout_tls.h"
 
 enum {
     EVENTS_MAX = 256,                  /* events an iteration, and so recv(2) calls before a flush */
@@ -89,9 +92,11 @@ struct connection {
     enum state state;
     bool wants_write;                  /* EPOLLOUT is armed: exactly while the backlog holds bytes */
     bool fragmented;                   /* between a first fragment and its last one */
+    struct tls *tls;                   /* NULL without TLS */
+    struct buffer record;              /* TLS evp: the start of a record */
     struct buffer input;               /* the start of a head or frame, sized to the whole of it */
     struct buffer message;             /* unmasked fragments */
-    struct buffer backlog;             /* what the kernel has not taken yet */
+    struct buffer backlog;             /* what the kernel has not taken yet; TLS evp: as records */
     struct room *room;
     uint32_t index;                    /* in room->members */
     /* This iteration only. */
@@ -105,6 +110,7 @@ static struct room *rooms[ROOM_BUCKETS];
 static struct room *dirty_rooms;
 static struct connection *dead_connections;
 static uint8_t received[RECEIVE_BYTES];
+static struct buffer gathered;         /* TLS: what is sent at once, in one piece */
 
 /* ---- memory ---- */
 
@@ -203,9 +209,22 @@ static void room_free(struct room *r) {
 
 /* ---- connections: output ---- */
 
+/* RFC 8446, 6.1: a last word, if the socket takes it. */
+static void connection_say_goodbye(struct connection *c) {
+    if (!c->tls || !c->tls->open || c->wants_write) return;
+    if (tls_mode == TLS_SSL) {
+        SSL_shutdown(c->tls->ssl);
+        return;
+    }
+    uint8_t record[RECORD_OVERHEAD_BYTES + 2] = {[RECORD_HEADER_BYTES] = 1, 0}; /* warning, close_notify */
+    size_t length = tls_seal(&c->tls->writing, record, 2, ALERT);
+    send(c->fd, record, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void connection_close(struct connection *c) {
     if (c->fd < 0) return;
     room_leave(c);
+    connection_say_goodbye(c);
     close(c->fd); /* the only descriptor of this socket, so epoll forgets it too */
     c->fd = -1;
     c->next_dead = dead_connections;
@@ -219,17 +238,62 @@ static void connection_watch(struct connection *c, bool wants_write) {
     if (epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &event) < 0) connection_close(c);
 }
 
+/* send(2), or SSL_write of as much as the kernel takes. After EAGAIN the same bytes must come first again. */
+static ssize_t connection_write(struct connection *c, const uint8_t *bytes, size_t count) {
+    if (tls_mode != TLS_SSL) return send(c->fd, bytes, count, MSG_NOSIGNAL | MSG_DONTWAIT);
+    size_t total = 0;
+    ERR_clear_error();
+    while (total < count) { /* with partial writes a record at a time */
+        int n = SSL_write(c->tls->ssl, bytes + total, (int)(count - total));
+        if (n > 0) {
+            total += (size_t)n;
+            continue;
+        }
+        errno = SSL_get_error(c->tls->ssl, n) == SSL_ERROR_WANT_WRITE ? EAGAIN : EPIPE;
+        return total ? (ssize_t)total : -1;
+    }
+    return (ssize_t)total;
+}
+
+/* TLS: puts the ranges into one piece for SSL_write (ssl), or into as few records as hold them (evp). */
+static struct iovec gather(struct connection *c, const struct iovec *ranges, size_t count) {
+    size_t total = 0, filled = 0;
+    for (size_t i = 0; i < count; i++) total += ranges[i].iov_len;
+    size_t records = total / RECORD_PLAINTEXT_BYTES_MAX + 1;
+    gathered.start = gathered.end = 0;
+    uint8_t *start = buffer_reserve(&gathered, total + records * RECORD_OVERHEAD_BYTES), *to = start;
+    size_t header = tls_mode == TLS_EVP ? RECORD_HEADER_BYTES : 0;
+    size_t most = tls_mode == TLS_EVP ? RECORD_PLAINTEXT_BYTES_MAX : total;
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *from = ranges[i].iov_base;
+        for (size_t left = ranges[i].iov_len, piece; left > 0; left -= piece, from += piece) {
+            piece = left < most - filled ? left : most - filled;
+            memcpy(to + header + filled, from, piece);
+            filled += piece;
+            if (filled < most) continue;
+            to += header ? tls_seal(&c->tls->writing, to, filled, APPLICATION_DATA) : filled;
+            filled = 0;
+        }
+    }
+    if (filled) to += tls_seal(&c->tls->writing, to, filled, APPLICATION_DATA);
+    return (struct iovec){start, (size_t)(to - start)};
+}
+
 /*
  * Sends the ranges, or as much of them as the kernel takes; the rest becomes backlog.
  * `ranges` are consumed. May close the connection.
  */
 static void connection_send(struct connection *c, struct iovec *ranges, size_t count) {
     size_t sent = 0;
+    if (tls_mode == TLS_EVP || (tls_mode == TLS_SSL && count > 1)) {
+        ranges[0] = gather(c, ranges, count);
+        count = 1;
+    }
     if (!c->wants_write) {
         ssize_t n;
         do {
             if (count == 1) {
-                n = send(c->fd, ranges[0].iov_base, ranges[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+                n = connection_write(c, ranges[0].iov_base, ranges[0].iov_len);
             } else {
                 struct msghdr header = {.msg_iov = ranges, .msg_iovlen = count};
                 n = sendmsg(c->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -272,7 +336,7 @@ static void connection_end(struct connection *c) {
 static void connection_drain(struct connection *c) {
     struct buffer *b = &c->backlog;
     while (b->start < b->end) {
-        ssize_t n = send(c->fd, b->data + b->start, b->end - b->start, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = connection_write(c, b->data + b->start, b->end - b->start);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
             if (errno != EAGAIN) connection_close(c);
@@ -487,22 +551,10 @@ static size_t connection_step(struct connection *c, const uint8_t *bytes, size_t
     return length + 2;
 }
 
-/* One read, and everything complete in it. Level-triggered: what is left comes back next iteration. */
-static void connection_read(struct connection *c) {
+/* Handles everything complete in what has been received, behind what was begun earlier, and keeps the rest. */
+static void connection_take(struct connection *c, const uint8_t *next, size_t left) {
     struct buffer *input = &c->input;
-    struct iovec space[2] = {{input->data + input->end, input->capacity - input->end}, {received, sizeof received}};
-    ssize_t n = input->data ? readv(c->fd, space, 2) : recv(c->fd, received, sizeof received, 0);
-    if (n <= 0) {
-        if (n == 0 || (errno != EAGAIN && errno != EINTR)) connection_close(c);
-        return;
-    }
-    const uint8_t *next = received;
-    size_t left = (size_t)n, needed = 0;
-    if (input->data) {
-        size_t filled = left < space[0].iov_len ? left : space[0].iov_len;
-        input->end += filled;
-        left -= filled;
-    }
+    size_t needed = 0;
     while (c->fd >= 0 && input->data) { /* first what was begun in an earlier read */
         size_t taken = connection_step(c, input->data, input->end, &needed);
         if (taken) {
@@ -547,6 +599,73 @@ static void connection_read(struct connection *c) {
     }
 }
 
+/* One read, and everything complete in it. Level-triggered: what is left comes back next iteration. */
+static void read_plain(struct connection *c) {
+    struct buffer *input = &c->input;
+    struct iovec space[2] = {{input->data + input->end, input->capacity - input->end}, {received, sizeof received}};
+    ssize_t n = input->data ? readv(c->fd, space, 2) : recv(c->fd, received, sizeof received, 0);
+    if (n <= 0) {
+        if (n == 0 || (errno != EAGAIN && errno != EINTR)) connection_close(c);
+        return;
+    }
+    size_t left = (size_t)n, filled = 0;
+    if (input->data) filled = left < space[0].iov_len ? left : space[0].iov_len;
+    input->end += filled;
+    connection_take(c, received, left - filled);
+}
+
+/* TLS ssl: everything there is, because what libssl has read ahead raises no event. */
+static void read_ssl(struct connection *c) {
+    int n = 1;
+    while (c->fd >= 0 && n > 0) {
+        ERR_clear_error();
+        n = SSL_read(c->tls->ssl, received, sizeof received);
+        if (n > 0) connection_take(c, received, (size_t)n);
+        else if (SSL_get_error(c->tls->ssl, n) != SSL_ERROR_WANT_READ) connection_close(c);
+    }
+}
+
+/* TLS evp: one read behind the begun record; whole records are opened where they lie. */
+static void read_records(struct connection *c) {
+    struct buffer *kept = &c->record;
+    size_t count = kept->end, start = 0, length;
+    if (count) memcpy(received, kept->data, count);
+    ssize_t n = recv(c->fd, received + count, sizeof received - count, 0);
+    if (n <= 0) {
+        if (n == 0 || (errno != EAGAIN && errno != EINTR)) connection_close(c);
+        return;
+    }
+    count += (size_t)n;
+    while (c->fd >= 0 && (length = tls_record_bytes(received + start, count - start)) && length <= count - start) {
+        uint8_t type = 0;
+        long bytes = tls_open(&c->tls->reading, received + start, length, &type);
+        if (bytes < 0 || type != APPLICATION_DATA) connection_close(c); /* an alert, such as close_notify, is the end */
+        else connection_take(c, received + start + RECORD_HEADER_BYTES, (size_t)bytes);
+        start += length;
+    }
+    if (c->fd < 0) return;
+    if (start == count) {
+        if (kept->data) buffer_free(kept);
+        return;
+    }
+    kept->end = 0;
+    buffer_append(kept, received + start, count - start);
+}
+
+static void connection_read(struct connection *c) {
+    if (c->tls && !c->tls->open) {
+        int result = tls_handshake(c->tls);
+        if (result < 0) connection_close(c);
+        if (result > 0 && tls_mode == TLS_SSL && SSL_has_pending(c->tls->ssl)) read_ssl(c);
+    } else if (tls_mode == TLS_NONE) {
+        read_plain(c);
+    } else if (tls_mode == TLS_SSL) {
+        read_ssl(c);
+    } else {
+        read_records(c);
+    }
+}
+
 /* ---- the loop ---- */
 
 static void accept_connections(int listener) {
@@ -561,6 +680,7 @@ static void accept_connections(int listener) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         struct connection *c = must(calloc(1, sizeof *c));
         c->fd = fd;
+        if (tls_mode != TLS_NONE) c->tls = must(tls_new(fd));
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0) connection_close(c);
     }
@@ -570,6 +690,8 @@ static void free_dead(void) {
     while (dead_connections) {
         struct connection *c = dead_connections;
         dead_connections = c->next_dead;
+        tls_free(c->tls);
+        buffer_free(&c->record);
         buffer_free(&c->input);
         buffer_free(&c->message);
         buffer_free(&c->backlog);
@@ -613,13 +735,29 @@ static int listen_on(uint16_t port) {
     return fd;
 }
 
+static void usage(void) {
+    fprintf(stderr, "usage: fanout --port N [--tls ssl|evp --tls-cert FILE --tls-key FILE]\n"
+                    "       N from 0 to 65535; 0 takes a free port and prints it\n");
+    exit(64);
+}
+
 int main(int argc, char **argv) {
-    char *end = NULL;
-    long port = argc == 3 && strcmp(argv[1], "--port") == 0 ? strtol(argv[2], &end, 10) : -1;
-    if (port < 0 || port > UINT16_MAX || !end || end == argv[2] || *end) {
-        fprintf(stderr, "usage: fanout --port N   (0 to 65535; 0 takes a free port and prints it)\n");
-        return 64;
+    const char *port_text = "", *mode = NULL, *certificate = NULL, *key = NULL;
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 == argc) usage();
+        if (strcmp(argv[i], "--port") == 0) port_text = argv[i + 1];
+        else if (strcmp(argv[i], "--tls") == 0) mode = argv[i + 1];
+        else if (strcmp(argv[i], "--tls-cert") == 0) certificate = argv[i + 1];
+        else if (strcmp(argv[i], "--tls-key") == 0) key = argv[i + 1];
+        else usage();
     }
+    char *end = NULL;
+    long port = strtol(port_text, &end, 10);
+    if (port < 0 || port > UINT16_MAX || end == port_text || *end) usage();
+    if (!mode != !certificate || !mode != !key) usage();
+    if (mode && strcmp(mode, "ssl") != 0 && strcmp(mode, "evp") != 0) usage();
+    if (mode) tls_setup(strcmp(mode, "evp") == 0 ? TLS_EVP : TLS_SSL, certificate, key);
+    signal(SIGPIPE, SIG_IGN); /* libssl writes with write(2) */
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;

@@ -22,23 +22,37 @@ struct BenchCommand: ParsableCommand {
             --idle N instead opens N silent connections and tells what they cost the relay in memory. It keeps them \
             open for --seconds.
 
+            --handshakes N opens N connections one after another (or --parallel many at a time), each of which joins a room of its own and leaves: \
+            what a join costs with its handshake. Over wss:// --resume offers each time the ticket of the one before.
+
             The relay's RELAY_RATE_LIMIT_PER_IP (0: off) slows down opening many connections; on 127.0.0.1 they come from \
             200 addresses, 127.0.0.2 and up, each with a limit of its own.
 
-            Exit status: 0 if no message was lost, 1 if any was or a connection ended, 2 if the relay can't be reached or the \
+            Exit status: 0 if no message was lost, 1 if any was, a connection ended or a ticket was not taken, 2 if the relay can't be reached or the \
             options are wrong.
 
             Example: relay-load bench --url ws://localhost:8443 --workload voice --server-pid $(pidof -s relay)
             """)
 
-    @Option(help: ArgumentHelp("The relay, as ws://HOST:PORT.", valueName: "url"))
+    @Option(help: ArgumentHelp("The relay, as ws://HOST:PORT or wss://HOST:PORT.", valueName: "url"))
     var url: String
+
+    @OptionGroup var trust: TrustOptions
 
     @Option(help: ArgumentHelp("voice, chat, flood or bulk.", valueName: "name"))
     var workload: WorkloadName?
 
     @Option(help: ArgumentHelp("Open this many silent connections instead of a workload.", valueName: "connections"))
     var idle: Int?
+
+    @Option(help: ArgumentHelp("Join and leave this many times instead of a workload.", valueName: "connections"))
+    var handshakes: Int?
+
+    @Flag(help: "With --handshakes over wss://: resume.")
+    var resume = false
+
+    @Option(help: "With --handshakes: connections at a time, in step.")
+    var parallel = 1
 
     @Option(help: "Seconds to measure, or with --idle to keep the connections open.")
     var seconds = 10.0
@@ -61,7 +75,15 @@ struct BenchCommand: ParsableCommand {
     var json = false
 
     func validate() throws {
-        guard (workload == nil) != (idle == nil) else { throw ValidationError("give either --workload or --idle") }
+        guard [workload != nil, idle != nil, handshakes != nil].count(where: { $0 }) == 1 else {
+            throw ValidationError("give one of --workload, --idle and --handshakes")
+        }
+        guard !resume || (handshakes != nil && url.hasPrefix("wss://")) else {
+            throw ValidationError("--resume needs --handshakes and wss://")
+        }
+        guard (1...1_000_000).contains(handshakes ?? 1), (1...200).contains(parallel) else {
+            throw ValidationError("--handshakes must be from 1 to 1000000, --parallel from 1 to 200")
+        }
         guard (0.1...86400).contains(seconds), (0...3600).contains(warmup) else {
             throw ValidationError("--seconds must be from 0.1 to 86400, --warmup from 0 to 3600")
         }
@@ -77,10 +99,15 @@ struct BenchCommand: ParsableCommand {
 
     func run() throws {
         do {
-            let endpoint = try Endpoint(url: url)
+            let endpoint = try Endpoint(url: url, trust: trust)
             let server = serverPids.isEmpty ? nil : try ServerProcesses(serverPids)
             if let idle {
                 try runIdle(idle, endpoint, server)
+            } else if let handshakes {
+                let load = HandshakeLoad(endpoint: endpoint, count: handshakes, resumes: resume, parallel: parallel)
+                let result = try load.run(server)
+                print(json ? result.json : result.text)
+                if resume, result.resumed < handshakes { throw Exit.failed }
             } else if let workload {
                 let workload = Workload(workload, rooms: rooms, members: members)
                 guard workload.rooms * workload.members * workload.members <= Self.pairsMax else {
@@ -94,7 +121,7 @@ struct BenchCommand: ParsableCommand {
             standardError("relay-load: \(error)")
             throw Exit.unusable
         } catch let error as ConnectError {
-            standardError("relay-load: \(error). Is the relay running, and is --url right?")
+            standardError("relay-load: \(error.advice)")
             throw Exit.unusable
         } catch let error as LoadError {
             standardError("relay-load: \(error)")

@@ -1,12 +1,15 @@
 // One connection of the load generator: a plain value in a slab, without references, so that nothing is counted or
 // allocated while messages flow.
 
+import CLoadTLS
 import Glibc
 
-/// `@safe`: its buffers are its own, and its methods stay within the capacities kept beside them.
+/// `@safe`: its buffers are its own, and its methods stay within the capacities kept beside them. Its TLS is its
+/// transport's, which outlives it.
 @safe
 struct BenchConnection {
     let descriptor: Int32
+    private let tls: OpaquePointer?
 
     // Sending.
 
@@ -32,8 +35,9 @@ struct BenchConnection {
     var inputCount = 0
     private var inputCapacity = 0
 
-    init(descriptor: Int32, payload: [UInt8], unsentMax: Int) {
-        self.descriptor = descriptor
+    init(transport: Transport, payload: [UInt8], unsentMax: Int) {
+        descriptor = transport.descriptor
+        unsafe tls = transport.secure?.connection
         let encoded = Frame(opcode: .binary, payload: payload).encoded
         frameCount = encoded.count
         payloadStart = encoded.count - payload.count
@@ -94,18 +98,37 @@ struct BenchConnection {
         }
     }
 
-    /// Writes what the kernel takes. Nil, or the errno that ended the connection.
-    mutating func flush() -> Int32? {
+    /// Writes what the kernel takes. Nil, or what ended the connection.
+    mutating func flush() -> String? {
         while outputStart < outputEnd {
-            let count = unsafe send(
-                descriptor, output + outputStart, outputEnd - outputStart, Int32(MSG_NOSIGNAL))
-            if count < 0 {
-                if errno == EINTR { continue }
-                return errno == EAGAIN ? nil : errno
+            switch write() {
+            case .bytes(let count): outputStart += count
+            case .wouldBlock: return nil
+            case .ended(let reason): return reason
             }
-            outputStart += count
         }
         return nil
+    }
+
+    @inline(__always)
+    private func write() -> Progress {
+        if let tls = unsafe tls {
+            return unsafe SecureStream.progress(
+                of: tls, cloadtls_write(tls, output + outputStart, outputEnd - outputStart))
+        }
+        let count = unsafe send(descriptor, output + outputStart, outputEnd - outputStart, Int32(MSG_NOSIGNAL))
+        if count >= 0 { return .bytes(count) }
+        return errno == EAGAIN || errno == EINTR ? .wouldBlock : .ended(Transport.errorText(errno))
+    }
+
+    /// Reads what is there, at most `count` bytes: 16384 or more.
+    @inline(__always)
+    func read(into bytes: UnsafeMutablePointer<UInt8>, _ count: Int) -> Progress {
+        if let tls = unsafe tls { return unsafe SecureStream.progress(of: tls, cloadtls_read(tls, bytes, count)) }
+        let count = unsafe recv(descriptor, bytes, count, 0)
+        if count > 0 { return .bytes(count) }
+        if count == 0 { return .ended("closed by the relay") }
+        return errno == EAGAIN || errno == EINTR ? .wouldBlock : .ended(Transport.errorText(errno))
     }
 
     /// Keeps the beginning of an incomplete frame.

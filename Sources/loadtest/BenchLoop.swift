@@ -29,7 +29,7 @@ struct BenchLoop: ~Copyable {
     private var pacedStart: UInt64 = 0
     private var isSending = false
 
-    /// The descriptors stay with the transports, which must outlive the loop. Member `m` of room `r` is at `r * members + m`.
+    /// Descriptors and TLS stay with the transports, which must outlive the loop. Member `m` of room `r` is at `r * members + m`.
     init(workload: Workload, transports: [Transport]) {
         self.workload = workload
         count = transports.count
@@ -45,7 +45,7 @@ struct BenchLoop: ~Copyable {
             let (room, member) = (slot / workload.members, slot % workload.members)
             let speaks = member < workload.speakers
             let connection = BenchConnection(
-                descriptor: transport.descriptor, payload: workload.payload(room: room, member: member),
+                transport: transport, payload: workload.payload(room: room, member: member),
                 unsentMax: speaks ? workload.unsentMax : 0)
             unsafe (connections + slot).initialize(to: connection)
             register(slot, EPOLL_CTL_ADD, EPOLLIN.rawValue)
@@ -152,11 +152,24 @@ struct BenchLoop: ~Copyable {
         dirtyCount += 1
     }
 
+    /// Windows that a message's slowest receiver may be behind before its speaker waits for him too. Only a machine
+    /// that is busy with something else comes so far; without it one receiver could lag until the relay closes him.
+    private static let windowsBehindMax: UInt32 = 8
+
     private mutating func refillWindows() throws(LoadError) {
         guard case .window(let window) = workload.pace else { return }
         let time = Clock.monotonic()
+        var waiting = 0
         for index in 0..<dirtyCount {
             let slot = unsafe dirty[index]
+            if isSending,
+                unsafe connections[slot].sent &- tally.slowest(of: slot) > UInt32(window) * Self.windowsBehindMax
+            {
+                // At most as many as there were.
+                unsafe dirty[waiting] = slot
+                waiting += 1
+                continue
+            }
             unsafe connections[slot].isDirty = false
             guard isSending else { continue }
             while unsafe connections[slot].sent &- connections[slot].arrived < UInt32(window) {
@@ -164,11 +177,11 @@ struct BenchLoop: ~Copyable {
             }
             try flush(slot)
         }
-        dirtyCount = 0
+        dirtyCount = waiting
     }
 
     private func flush(_ slot: Int) throws(LoadError) {
-        if let error = unsafe connections[slot].flush() { throw ended(slot, Transport.errorText(error)) }
+        if let error = unsafe connections[slot].flush() { throw ended(slot, error) }
         let waits = unsafe connections[slot].hasOutput
         guard unsafe waits != connections[slot].awaitsRoom else { return }
         unsafe connections[slot].awaitsRoom = waits
@@ -211,10 +224,11 @@ struct BenchLoop: ~Copyable {
         let kept = unsafe connections[slot].inputCount
         if scratchCapacity - kept < 65536 { grow(to: kept * 2 + 65536, keeping: 0) }
         if let input = unsafe connections[slot].input, kept > 0 { unsafe scratch.update(from: input, count: kept) }
-        let count = unsafe recv(connections[slot].descriptor, scratch + kept, scratchCapacity - kept, 0)
-        guard count > 0 else {
-            if count < 0, errno == EAGAIN || errno == EINTR { return }
-            throw ended(slot, count == 0 ? "closed by the relay" : Transport.errorText(errno))
+        let count: Int
+        switch unsafe connections[slot].read(into: scratch + kept, scratchCapacity - kept) {
+        case .bytes(let some): count = some
+        case .wouldBlock: return
+        case .ended(let reason): throw ended(slot, reason)
         }
         let total = kept + count
         let used = try parse(slot, total)
@@ -234,7 +248,7 @@ struct BenchLoop: ~Copyable {
         let now = Clock.monotonic()
         var start = 0
         while total - start >= 2 {
-            // Every index below is under `total`, which recv filled.
+            // Every index below is under `total`, which the read filled.
             let second = unsafe Int(scratch[start + 1])
             let header = second < 126 ? 2 : second == 126 ? 4 : 10
             guard second <= 127 else { throw ended(slot, "a masked frame from the relay") }

@@ -3,7 +3,7 @@
 import Glibc
 
 /// A number with so many digits behind the point.
-private func fixed(_ value: Double, _ digits: Int) -> String {
+func fixed(_ value: Double, _ digits: Int) -> String {
     guard value.isFinite else { return "0" }
     let scale = (0..<digits).reduce(1.0) { scale, _ in scale * 10 }
     let scaled = Int((abs(value) * scale).rounded())
@@ -15,7 +15,7 @@ private func fixed(_ value: Double, _ digits: Int) -> String {
 }
 
 /// An aligned line: "  name      value".
-private func line(_ name: String, _ value: String) -> String {
+func line(_ name: String, _ value: String) -> String {
     "  \(name.padded(to: 24))\(value.paddedLeft(to: 14))"
 }
 

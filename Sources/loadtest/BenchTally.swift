@@ -97,6 +97,18 @@ struct BenchTally {
         return value
     }
 
+    /// How many of a member's messages the receiver has that has fewest. `slot` is numbered like a receiver.
+    func slowest(of slot: Int) -> UInt32 {
+        let members = workload.members
+        let (first, member) = (slot - slot % members, slot % members)
+        var least = UInt32.max
+        for receiver in first..<first + members where receiver != slot {
+            // Both are below rooms x members, so the index is below count.
+            least = unsafe min(least, next[receiver * members + member])
+        }
+        return least
+    }
+
     /// Messages that were sent and never came, over all recipients; `sent` is what each connection has sent.
     func lost(sent: (Int) -> UInt32) -> UInt64 {
         var outstanding: UInt64 = 0

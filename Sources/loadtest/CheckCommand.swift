@@ -20,11 +20,16 @@ struct CheckCommand: ParsableCommand {
             Exit status: 0 if everything is as it must be, 1 if something is not, 2 if the relay can't be reached or \
             the options are wrong.
 
+            Over wss:// the relay's certificate must be one that this machine trusts, or that --ca names. TLS itself is \
+            checked too: records cut and joined, KeyUpdates, close_notify, resumption.
+
             Example: relay-load check --url ws://localhost:8443
             """)
 
-    @Option(help: ArgumentHelp("The relay, as ws://HOST:PORT.", valueName: "url"))
+    @Option(help: ArgumentHelp("The relay, as ws://HOST:PORT or wss://HOST:PORT.", valueName: "url"))
     var url: String
+
+    @OptionGroup var trust: TrustOptions
 
     @Option(help: "Workers of the relay: sets --rooms so that every way between them is used. Up to 64.")
     var workers: Int?
@@ -65,7 +70,7 @@ struct CheckCommand: ParsableCommand {
 
     func run() throws {
         do {
-            let endpoint = try Endpoint(url: url)
+            let endpoint = try Endpoint(url: url, trust: trust)
             let descriptors = clinux_raise_descriptor_limit()
             guard descriptors > rooms * (guests + 1) + 100 else {
                 throw UsageError(
@@ -78,7 +83,7 @@ struct CheckCommand: ParsableCommand {
             standardError("relay-load: \(error)")
             throw Exit.unusable
         } catch let error as ConnectError {
-            standardError("relay-load: \(error). Is the relay running, and is --url right?")
+            standardError("relay-load: \(error.advice)")
             throw Exit.unusable
         }
     }

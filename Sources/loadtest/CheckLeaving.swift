@@ -82,6 +82,7 @@ extension CheckRun {
                 "\(guest.name): close frame", guest.closeFrame.map { "\($0)" } ?? "none",
                 is: "\(CloseFrame(code: visit.code))")
             close.expect(guest.ended != nil, "\(guest.name): the relay left the connection open")
+            close.expect(!guest.isTruncated, "\(guest.name): \(guest.ended ?? "")")
         }
         settle(&property, deadline, stay)
     }

@@ -68,6 +68,17 @@ final class CheckMember {
         flush()
     }
 
+    /// Sends a KeyUpdate between what was sent and what will be. Only over TLS, and while nothing waits to be written.
+    func updateKeys(asking: Bool) {
+        if transport.secure?.updateKeys(asking: asking) != true { problems.append("libssl sent no KeyUpdate") }
+    }
+
+    /// KeyUpdates that have come so far.
+    var keyUpdates: Int { transport.secure?.keyUpdates ?? 0 }
+
+    /// How the connection must not end over TLS: without a close_notify, which RFC 8446, 6.1, demands of both sides.
+    var isTruncated: Bool { transport.secure?.isTruncated ?? false }
+
     var wantsToWrite: Bool { outputStart < output.count && ended == nil }
 
     func flush() {

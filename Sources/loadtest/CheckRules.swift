@@ -90,6 +90,7 @@ extension CheckRun {
         let got = host.closeFrame.map { frame in frame.code.map { "\($0)" } ?? "a close frame without code" }
         property.expect(what, got ?? host.ended ?? "nothing", is: "\(code)")
         property.expect(host.ended != nil, "\(what): the relay left the connection open")
+        property.expect(!host.isTruncated, "\(what): \(host.ended ?? "")")
     }
 
     private func checkTooBig(_ property: inout Property, _ deadline: Deadline) throws(ConnectError) {

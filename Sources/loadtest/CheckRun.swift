@@ -24,10 +24,12 @@ final class CheckRun {
         let allJoined = checkHTTPAndJoins()
         if allJoined {
             checkMessages()
+            if isSecure { checkRecords() }
             checkLeaving()
             checkRules()
         }
         checkRefusals()
+        if isSecure { checkHandshakes() }
         summarize(seconds: Double(Clock.monotonic() - start) / 1e9)
         return report.isClean
     }
@@ -54,11 +56,11 @@ final class CheckRun {
         property("hosts open rooms", seconds: seconds) { property, deadline throws(ConnectError) in
             try openRooms(&property, deadline)
         }
-        property("guests join (request head in two packets)", seconds: seconds) {
+        property("guests join (request head in two \(isSecure ? "packets, records" : "packets"))", seconds: seconds) {
             property, deadline throws(ConnectError) in
             try joinGuests(&property, deadline)
         }
-        property("a frame in the request's own packet arrives", seconds: seconds) {
+        property("a frame in the request's own \(isSecure ? "record, packet" : "packet") arrives", seconds: seconds) {
             property, deadline throws(ConnectError) in
             try joinWithEarlyFrame(&property, deadline)
         }
@@ -67,10 +69,10 @@ final class CheckRun {
 
     /// Joins a connection to a room. Nil: refused, which is counted as a failure.
     func join(
-        _ request: Request, _ room: CheckRoom, name: String, early: [UInt8] = [], splitAt: Int? = nil,
+        _ request: Request, _ room: CheckRoom, name: String, early: [UInt8] = [], cut: Cut = .none,
         _ property: inout Property, _ deadline: Deadline
     ) throws(ConnectError) -> CheckMember? {
-        let exchange = try request.perform(at: endpoint, early: early, splitAt: splitAt, deadline: deadline)
+        let exchange = try request.perform(at: endpoint, early: early, cut: cut, deadline: deadline)
         let label = "room \(room.index) \(name)"
         guard case .switched(let transport, let rest, let answer) = exchange else {
             property.fail("\(label): expected 101, got \(exchange.summary)")
@@ -94,19 +96,24 @@ final class CheckRun {
         }
     }
 
-    /// All guests but the last. The first sends its head in two packets; the others share one invite token.
+    var isSecure: Bool { endpoint.tls != nil }
+
+    /// All guests but the last. The first sends its head in two packets, or in two records or a cut one; the others share
+    /// one invite token.
     private func joinGuests(_ property: inout Property, _ deadline: Deadline) throws(ConnectError) {
         for room in rooms {
             for guest in 1..<options.guests {
                 let request = room.guestRequest(peer: guest == 1 ? "guest" : "invite")
-                _ = try join(
-                    request, room, name: "guest \(guest)", splitAt: guest == 1 ? 20 + room.index % 100 : nil, &property,
-                    deadline)
+                let index = 20 + room.index % 100
+                let cuts = [Cut.packets(at: index), .records(at: index), .record(at: 1 + room.index % 60)]
+                let cut = guest > 1 ? .none : cuts[isSecure ? room.index % 3 : 0]
+                _ = try join(request, room, name: "guest \(guest)", cut: cut, &property, deadline)
             }
         }
     }
 
     /// The last guest. Its first frame is sometimes longer than any packet, so that only its beginning comes with the head.
+    /// Over TLS every other one comes in a record of its own, in the same packet.
     private func joinWithEarlyFrame(_ property: inout Property, _ deadline: Deadline) throws(ConnectError) {
         for room in rooms {
             let guest = "guest \(options.guests)"
@@ -115,7 +122,10 @@ final class CheckRun {
             let early = Frame(opcode: .text, payload: payload).encoded
             let others = room.members
             for member in others { member.expect(.exactly(payload), from: "room \(room.index) \(guest)") }
-            _ = try join(room.guestRequest(peer: "invite"), room, name: guest, early: early, &property, deadline)
+            let request = room.guestRequest(peer: "invite")
+            let head = request.encoded(authority: endpoint.authority).count
+            let cut = isSecure && room.index / 3 % 2 == 1 ? Cut.records(at: head) : .none
+            _ = try join(request, room, name: guest, early: early, cut: cut, &property, deadline)
         }
         settle(&property, deadline)
     }

@@ -2,7 +2,7 @@
 
 import Glibc
 
-/// A `ws://HOST:PORT` URL.
+/// A `ws://HOST:PORT` or `wss://HOST:PORT` URL.
 struct Endpoint {
     /// As the Host header field wants it.
     let authority: String
@@ -10,23 +10,25 @@ struct Endpoint {
     let port: UInt16
     /// In the resolver's order; never empty.
     let addresses: [SocketAddress]
+    /// Nil for `ws://`.
+    let tls: ClientTLS?
 
-    init(url: String) throws(UsageError) {
-        guard !url.hasPrefix("wss://") else {
-            throw UsageError(
-                "--url \(url): wss:// is not supported yet. Run the relay without RELAY_TLS_CERT and use ws://.")
+    init(url: String, trust: TrustOptions) throws(UsageError) {
+        let isSecure = url.hasPrefix("wss://")
+        guard isSecure || url.hasPrefix("ws://") else {
+            throw UsageError("--url \(url): expected ws://HOST:PORT or wss://HOST:PORT, as ws://localhost:8443")
         }
-        guard url.hasPrefix("ws://") else {
-            throw UsageError("--url \(url): expected ws://HOST:PORT, for example ws://localhost:8443")
+        guard isSecure || (trust.ca == nil && !trust.insecure) else {
+            throw UsageError("--url \(url): --ca and --insecure are for wss://")
         }
-        var rest = url.dropFirst("ws://".count)
+        var rest = url.dropFirst(isSecure ? "wss://".count : "ws://".count)
         if rest.hasSuffix("/") { rest = rest.dropLast() }
         if rest.hasSuffix("/ws") { rest = rest.dropLast(3) }
         guard !rest.contains("/"), !rest.contains("?"), !rest.contains("@") else {
-            throw UsageError("--url \(url): expected ws://HOST:PORT without a path; relay-load adds the paths itself")
+            throw UsageError("--url \(url): expected HOST:PORT without a path; relay-load adds the paths itself")
         }
         var host = rest
-        var port: UInt16? = 80
+        var port: UInt16? = isSecure ? 443 : 80
         let afterBracket = rest.lastIndex(of: "]").map { rest.index(after: $0) } ?? rest.startIndex
         if let colon = rest[afterBracket...].lastIndex(of: ":") {
             host = rest[..<colon]
@@ -34,11 +36,12 @@ struct Endpoint {
         }
         if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
         guard let port, port > 0, !host.isEmpty else {
-            throw UsageError("--url \(url): expected ws://HOST:PORT with a port from 1 to 65535")
+            throw UsageError("--url \(url): expected HOST:PORT with a port from 1 to 65535")
         }
         authority = String(rest)
         self.host = String(host)
         self.port = port
+        tls = isSecure ? try ClientTLS(trust) : nil
         addresses = try SocketAddress.resolve(self.host, port)
     }
 

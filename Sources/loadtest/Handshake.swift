@@ -92,20 +92,33 @@ enum Exchange {
     }
 }
 
+/// How a request's bytes are cut up on their way. The relay must not care.
+enum Cut {
+    /// One write; over TLS one record, or as few as hold it.
+    case none
+    /// Two packets, each a record of its own.
+    case packets(at: Int)
+    /// One packet; over TLS two records in it. What follows the cut takes as many as it needs.
+    case records(at: Int)
+    /// Two packets; over TLS one record that is cut, so that neither can be understood alone.
+    case record(at: Int)
+}
+
 extension Request {
-    /// Sends `packets` (the request among them), one write each, and reads the answer.
-    func exchange(_ transport: Transport, packets: [[UInt8]], deadline: Deadline) -> Exchange {
-        for (index, packet) in packets.enumerated() {
-            // Long enough for the first to be read alone, most of the time.
-            if index > 0 { Clock.sleep(nanoseconds: 2_000_000) }
-            if let problem = Self.send(packet, to: transport, deadline: deadline) { return .failed(problem) }
-        }
+    /// Sends the bytes (the request among them) and reads the answer.
+    func exchange(_ transport: Transport, _ bytes: [UInt8], cut: Cut = .none, deadline: Deadline) -> Exchange {
+        if let problem = Self.send(bytes, cut, to: transport, deadline: deadline) { return .failed(problem) }
+        return Self.answer(from: transport, deadline: deadline)
+    }
+
+    /// Reads the answer to what has been sent.
+    static func answer(from transport: Transport, deadline: Deadline) -> Exchange {
         var received: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 16384)
         var headEnd: Int?
         var head: Answer?
         while true {
-            if headEnd == nil, let end = Self.endOfHead(received) {
+            if headEnd == nil, let end = endOfHead(received) {
                 guard let answer = Answer.parseHead(received[..<end]) else {
                     return .failed("not an HTTP/1.1 answer: \(Describe.bytes(received))")
                 }
@@ -133,15 +146,42 @@ extension Request {
         }
     }
 
-    private static func send(_ packet: [UInt8], to transport: Transport, deadline: Deadline) -> String? {
-        var sent = 0
-        while sent < packet.count {
-            switch transport.write(packet, from: sent) {
-            case .bytes(let count): sent += count
-            case .wouldBlock:
-                guard transport.wait(for: POLLOUT, until: deadline) else { return "could not send in time" }
-            // The answer may explain why the relay no longer reads.
-            case .ended: return nil
+    /// Sends all of it. Nil, or why it did not go out.
+    static func send(_ bytes: [UInt8], _ cut: Cut = .none, to transport: Transport, deadline: Deadline) -> String? {
+        switch (cut, transport.secure) {
+        case (.none, _), (.records, nil): return send([bytes], to: transport, deadline)
+        case (.packets(let index), _), (.record(let index), nil):
+            return send([Array(bytes[..<index]), Array(bytes[index...])], to: transport, deadline)
+        case (.records(let index), let secure?):
+            let rest = stride(from: index, to: bytes.count, by: recordBytesMax).map { start in
+                Array(bytes[start..<min(start + recordBytesMax, bytes.count)])
+            }
+            let records = ([Array(bytes[..<index])] + rest).compactMap { secure.seal($0) }
+            return send([records.flatMap { $0 }], to: transport, sealed: true, deadline)
+        case (.record(let index), let secure?):
+            guard let record = secure.seal(bytes) else { return "libssl made no record of \(bytes.count) bytes" }
+            return send([Array(record[..<index]), Array(record[index...])], to: transport, sealed: true, deadline)
+        }
+    }
+
+    /// RFC 8446, 5.1.
+    private static let recordBytesMax = 16384
+
+    private static func send(
+        _ packets: [[UInt8]], to transport: Transport, sealed: Bool = false, _ deadline: Deadline
+    ) -> String? {
+        for (index, packet) in packets.enumerated() {
+            // Long enough for the first to be read alone, most of the time.
+            if index > 0 { Clock.sleep(nanoseconds: 2_000_000) }
+            var sent = 0
+            while sent < packet.count {
+                switch sealed ? transport.writeTCP(packet, from: sent) : transport.write(packet, from: sent) {
+                case .bytes(let count): sent += count
+                case .wouldBlock:
+                    guard transport.wait(for: POLLOUT, until: deadline) else { return "could not send in time" }
+                // The answer may explain why the relay no longer reads.
+                case .ended: return nil
+                }
             }
         }
         return nil
@@ -158,14 +198,13 @@ extension Request {
 
     /// A whole exchange on a connection of its own, repeated while the relay says 429: its limit is not what is checked.
     func perform(
-        at endpoint: Endpoint, from source: SocketAddress? = nil, early: [UInt8] = [], splitAt split: Int? = nil,
-        deadline: Deadline
+        at endpoint: Endpoint, from source: SocketAddress? = nil, early: [UInt8] = [], cut: Cut = .none,
+        resume: Bool = false, deadline: Deadline
     ) throws(ConnectError) -> Exchange {
         while true {
-            let transport = try Transport.connect(to: endpoint, from: source, deadline: deadline)
+            let transport = try Transport.connect(to: endpoint, from: source, resume: resume, deadline: deadline)
             let bytes = encoded(authority: endpoint.authority) + early
-            let packets = split.map { [Array(bytes[..<$0]), Array(bytes[$0...])] } ?? [bytes]
-            let exchange = exchange(transport, packets: packets, deadline: deadline)
+            let exchange = exchange(transport, bytes, cut: cut, deadline: deadline)
             guard case .answered(let answer) = exchange, answer.status == 429, !deadline.hasPassed else {
                 return exchange
             }

@@ -1,4 +1,4 @@
-// A connection as bytes in and bytes out. TCP now; TLS goes in here, behind the same calls.
+// A connection as bytes in and bytes out: TCP, or TLS over it.
 
 import CLinux
 import Glibc
@@ -13,22 +13,68 @@ enum Progress: Equatable {
 /// The connection could not be opened.
 struct ConnectError: Error, CustomStringConvertible {
     var description: String
+    /// TCP was there; what follows it was not.
+    var isTLS = false
+
+    /// For a command that can't even begin.
+    var advice: String { isTLS ? "\(self)" : "\(self). Is the relay running, and is --url right?" }
 }
 
-/// A connected, non-blocking TCP socket with one owner; closed with it.
+/// A connected, non-blocking TCP socket with one owner, closed with it; and the TLS over it, if the URL says so.
 final class Transport {
     let descriptor: Int32
+    private(set) var secure: SecureStream?
 
     private init(owning descriptor: Int32) {
         self.descriptor = descriptor
     }
 
     deinit {
+        // Its close_notify is sent before the socket is closed.
+        secure = nil
         _ = close(descriptor)
     }
 
-    /// Connects to the first of the endpoint's addresses that answers.
+    /// Connects to the first of the endpoint's addresses that answers; over TLS with the handshake done, and with the
+    /// last ticket offered if `resume`.
     static func connect(
+        to endpoint: Endpoint, from source: SocketAddress? = nil, resume: Bool = false, deadline: Deadline
+    ) throws(ConnectError) -> Transport {
+        let transport = try begin(to: endpoint, from: source, resume: resume, deadline: deadline)
+        try transport.finishHandshake(deadline: deadline)
+        return transport
+    }
+
+    /// The same up to the first message of the handshake, for the caller to finish.
+    static func begin(
+        to endpoint: Endpoint, from source: SocketAddress? = nil, resume: Bool = false, deadline: Deadline
+    ) throws(ConnectError) -> Transport {
+        let transport = try connectTCP(to: endpoint, from: source, deadline: deadline)
+        guard let tls = endpoint.tls else { return transport }
+        let stream = try SecureStream(
+            tls, descriptor: transport.descriptor, host: endpoint.host, resume: resume)
+        transport.secure = stream
+        // What it comes to is seen again when the handshake goes on.
+        _ = stream.handshake()
+        return transport
+    }
+
+    func finishHandshake(deadline: Deadline) throws(ConnectError) {
+        guard let secure else { return }
+        while true {
+            switch secure.handshake() {
+            case .bytes: return
+            case .ended(let reason): throw ConnectError(description: "no TLS: \(reason)", isTLS: true)
+            case .wouldBlock:
+                guard wait(for: secure.wantsToWrite ? POLLOUT : POLLIN, until: deadline) else {
+                    throw ConnectError(description: "no TLS: no answer in time", isTLS: true)
+                }
+            }
+        }
+    }
+
+    /// The same without TLS, whatever the URL says.
+    static func connectTCP(
         to endpoint: Endpoint, from source: SocketAddress? = nil, deadline: Deadline
     ) throws(ConnectError) -> Transport {
         var problems: [String] = []
@@ -71,14 +117,20 @@ final class Transport {
 
     /// One read of at most `buffer.count` bytes into the front of `buffer`.
     func read(into buffer: inout [UInt8]) -> Progress {
+        if let secure { return secure.read(into: &buffer) }
         let count = unsafe buffer.withUnsafeMutableBytes { unsafe recv(descriptor, $0.baseAddress, $0.count, 0) }
         if count > 0 { return .bytes(count) }
         if count == 0 { return .ended("closed by the relay") }
         return errno == EAGAIN || errno == EINTR ? .wouldBlock : .ended(Self.errorText(errno))
     }
 
-    /// One write of what follows `start`.
+    /// One write of what follows `start`; over TLS of one record. What was refused with `.wouldBlock` must come again.
     func write(_ bytes: [UInt8], from start: Int) -> Progress {
+        secure?.write(bytes, from: start) ?? writeTCP(bytes, from: start)
+    }
+
+    /// The same without TLS: of records that are already sealed.
+    func writeTCP(_ bytes: [UInt8], from start: Int = 0) -> Progress {
         let count = unsafe bytes.withUnsafeBytes { raw in
             let rest = unsafe UnsafeRawBufferPointer(rebasing: raw[start...])
             return unsafe send(descriptor, rest.baseAddress, rest.count, Int32(MSG_NOSIGNAL))
