@@ -139,10 +139,19 @@ package enum Limits {
     package static let tlsRecordBytesMax = 5 + 16_384 + 256
     /// Records sealed before they are sent together. What the socket does not take of them waits as ciphertext, which voice
     /// can't overtake; fewer would cost more system calls for large messages.
-    package static let tlsSealBytesMax = 4 * (16_384 + 22) + 256
+    package static let tlsSealBytesMax = 4 * (16_384 + 22) + tlsJoinedBytesMax + 256
     /// Handshake steps in one turn. A step with a client's key share costs up to 250 us with an ECDSA certificate and
     /// twice that with RSA; calls of others go on between turns, so a storm of joins takes longer and they don't stutter.
     package static let tlsHandshakeStepsPerTurnMax = 4
+    /// Handshakes that libssl is at work on at a time: about 25 KiB each, and 50 MiB for all. Further clients wait, unread.
+    package static let tlsHandshakesMax = 2048
+    /// Connections that wait for a step; with more, nobody is accepted: they wait in the kernel's queue, where it costs
+    /// nothing and their time does not run.
+    package static let tlsHandshakesWaitingMax = 256
+    /// Handshakes at a time behind which, once they are over, the heap's free memory is given back to the kernel.
+    package static let tlsHandshakesTrimmed = 256
+    /// Ciphertext that waits and is so short is sent together with what is sealed next.
+    package static let tlsJoinedBytesMax = 4096
     /// NewSessionTickets after a full handshake (RFC 8446, 4.6.1): a client may use each once, and opens two
     /// connections at a time at most.
     package static let tlsTickets = 2

@@ -65,6 +65,8 @@ package struct TicketMemory: @unchecked Sendable {
         let kept = min(count, Limits.ticketKeys - 1)
         let ring = unsafe base + Self.ringOffset
         unsafe word(0).pointee.wrappingAdd(1, ordering: .acquiringAndReleasing)
+        // What follows must not be seen before the odd generation.
+        atomicMemoryFence(ordering: .releasing)
         // The ring has room for `kept` + 1 keys: the oldest is overwritten by the one before it.
         unsafe memmove(ring + Limits.ticketKeyBytes, ring, kept * Limits.ticketKeyBytes)
         // The system's generator is the kernel's: getrandom(2).

@@ -1,12 +1,13 @@
-// Certificate and private key: opened here, where there is a file system and perhaps the right to read them, and checked by a worker
-// process, which links the library that can. The supervisor reads no byte of either.
+// Certificate and private key: opened here, where there is a file system and perhaps the right to read them, and copied, so that a
+// worker which is restarted gets exactly what was checked, whatever has become of the files. A worker process checks them, for it
+// links the library that can. The supervisor reads no byte of either: the kernel copies.
 
 import CLinux
 import Glibc
 import Logging
 import Shared
 
-/// The open files of RELAY_TLS_CERT and RELAY_TLS_KEY, found to be good.
+/// Copies of the files of RELAY_TLS_CERT and RELAY_TLS_KEY, found to be good.
 struct Credentials {
     let certificate: Int32
     let privateKey: Int32
@@ -19,7 +20,7 @@ struct Credentials {
         self.validity = validity
     }
 
-    /// Opens the files and has them checked.
+    /// Opens the files, copies them and has the copies checked.
     init(_ files: Configuration.TLSFiles, _ program: WorkerProgram) throws(StartError) {
         let certificate = try Self.open(files.certificate, "RELAY_TLS_CERT")
         let privateKey = try Self.open(files.privateKey, "RELAY_TLS_KEY")
@@ -62,7 +63,28 @@ struct Credentials {
         guard unsafe fstat(number, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
             throw problem("it is not a regular file")
         }
-        return file
+        guard status.st_size <= Limits.credentialBytesMax else {
+            throw problem("the file has \(status.st_size) bytes, more than \(Limits.credentialBytesMax)")
+        }
+        do throws(SystemError) {
+            return try copy(file, bytes: Int(status.st_size))
+        } catch {
+            throw problem("\(error)")
+        }
+    }
+
+    /// The corresponding C functions are memfd_create(2) and sendfile(2).
+    private static func copy(_ file: borrowing Descriptor, bytes: Int) throws(SystemError) -> Descriptor {
+        let number = unsafe clinux_memfd("relay-credentials")
+        guard number >= 0 else { throw SystemError("memfd_create") }
+        let copy = Descriptor(owning: number)
+        var copied = 0
+        while copied < bytes {
+            let count = sendfile(number, file.number, nil, bytes - copied)
+            guard count > 0 else { throw SystemError("sendfile", count < 0 ? errno : EIO) }
+            copied += count
+        }
+        return copy
     }
 
     /// What an operator should know about the certificate's dates; nil if all is well.

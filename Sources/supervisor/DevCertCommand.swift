@@ -21,6 +21,12 @@ struct DevCertCommand: ParsableCommand {
         do throws(StartError) {
             let program = try WorkerProgram(variables: environmentVariables())
             try makeFolder()
+            // Both or neither, or they would not belong together.
+            for name in ["key.pem", "cert.pem"] where unsafe access("\(out)/\(name)", F_OK) == 0 {
+                throw StartError(
+                    description: "\(out)/\(name) is there already and is left as it is",
+                    exitStatus: ExitStatus.unavailable)
+            }
             let answer: ControlMessage
             do throws(SystemError) {
                 answer = try program.ask(.makeCertificate)
@@ -54,15 +60,16 @@ struct DevCertCommand: ParsableCommand {
         let path = "\(out)/\(name)"
         let number = unsafe open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
         guard number >= 0 else {
-            let text = errno == EEXIST ? "is there already and is left as it is" : "\(SystemError("open"))"
-            throw StartError(description: "\(path) \(text)", exitStatus: ExitStatus.unavailable)
+            throw StartError(description: "\(path): \(SystemError("open"))", exitStatus: ExitStatus.unavailable)
         }
         let file = Descriptor(owning: number)
         let written = unsafe bytes.withUnsafeBytes { bytes in
             unsafe Glibc.write(file.number, bytes.baseAddress, bytes.count)
         }
         guard written == bytes.count else {
-            throw StartError(description: "\(path): \(SystemError("write"))", exitStatus: ExitStatus.unavailable)
+            let code = written < 0 ? errno : ENOSPC
+            _ = unsafe unlink(path)
+            throw StartError(description: "\(path): \(SystemError("write", code))", exitStatus: ExitStatus.unavailable)
         }
     }
 }

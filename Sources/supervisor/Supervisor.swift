@@ -46,6 +46,10 @@ final class Supervisor {
         self.configuration = configuration
         self.program = program
         self.logger = logger
+        // It will hold ticket keys, and the descriptor of the private key.
+        guard clinux_harden() == 0 else {
+            throw StartError(description: "can't start: \(SystemError("prctl"))", exitStatus: ExitStatus.unavailable)
+        }
         if let files = configuration.tls {
             credentials = try Credentials(files, program)
             let now = Int64(Clock.unixNanoseconds() / 1_000_000_000)

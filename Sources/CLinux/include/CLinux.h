@@ -48,6 +48,9 @@ int clinux_cpu_count(void);
 /// prctl(2) PR_SET_DUMPABLE 0, RLIMIT_CORE 0, PR_SET_NO_NEW_PRIVS 1. Returns 0 or -1 with errno.
 int clinux_harden(void);
 
+/// malloc_trim(3): gives free memory of the heap back to the kernel.
+void clinux_trim_heap(void);
+
 /// prctl(2) PR_SET_NAME.
 void clinux_set_name(const char *name);
 

@@ -8,6 +8,10 @@ import Shared
 
 extension Worker {
     mutating func acceptConnections() {
+        guard waitingHandshakes.count < Limits.tlsHandshakesWaitingMax else {
+            pauseAccepting(UInt64(Limits.busyTurnMilliseconds) * 1_000_000)
+            return
+        }
         for _ in 0..<Limits.acceptsPerTurnMax {
             var storage = sockaddr_storage()
             let number = unsafe clinux_accept(listener.number, &storage)
@@ -78,13 +82,18 @@ extension Worker {
         default: break
         }
         page.add(1, to: .acceptFailed)
-        poller.change(listener.number, to: [], .listener)
-        acceptAgainAt = now + Limits.acceptPauseNanoseconds
+        pauseAccepting(Limits.acceptPauseNanoseconds)
         if let suppressed = acceptLogRate.admit(nowNanoseconds: now) {
             logger.error(
                 "can't accept connections",
                 metadata: ["reason": "\(SystemError("accept4", code))", "suppressed": "\(suppressed)"])
         }
+    }
+
+    /// Leaves the listener alone for some nanoseconds.
+    private mutating func pauseAccepting(_ pause: UInt64) {
+        poller.change(listener.number, to: [], .listener)
+        acceptAgainAt = now + pause
     }
 
     /// Watches the listener again when its pause is over.

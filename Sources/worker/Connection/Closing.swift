@@ -124,6 +124,16 @@ extension Worker {
         connectionTimers.set(slot, in: &connections, due: second + UInt32(Limits.lingerSeconds))
     }
 
+    /// Ends a connection that is in no room: over TLS with close_notify (RFC 8446, 6.1), else at once.
+    mutating func end(_ slot: UInt32, _ reason: CloseReason) {
+        guard connections[slot].session != Connection.noSession else {
+            doom(slot, reason)
+            return
+        }
+        count(reason)
+        finish(slot)
+    }
+
     /// Marks a connection to be removed when the turn ends; one that is too slow is closed then instead.
     mutating func doom(_ slot: UInt32, _ reason: CloseReason) {
         guard connections[slot].isServed else { return }
@@ -185,7 +195,7 @@ extension Worker {
     mutating func drop(_ slot: UInt32) {
         connectionTimers.clear(slot, in: &connections)
         heldBytes -= connections[slot].heldBytes
-        if connections[slot].isSecure { handshakes[slot] = nil }
+        if connections[slot].isSecure { endHandshake(slot) }
         let session = connections[slot].session
         // Its keys are wiped.
         if session != Connection.noSession { _ = sessions.remove(session) }

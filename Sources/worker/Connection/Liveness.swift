@@ -6,7 +6,8 @@ extension Worker {
     /// A connection's timer has gone off.
     mutating func connectionDue(_ slot: UInt32) {
         switch connections[slot].phase {
-        case .handshake, .request: doom(slot, .requestTimeout)
+        case .handshake: doom(slot, .requestTimeout)
+        case .request: end(slot, .requestTimeout)
         case .handingOver: refuseHandover(slot)
         case .open: checkLiveness(slot)
         case .closing: doom(slot, .flushTimeout)

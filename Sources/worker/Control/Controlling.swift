@@ -78,11 +78,15 @@ extension Worker {
         drainDeadline = deadline
         page.state = .draining
         for slot in connections.slots where connections.isOccupied(slot) {
-            // Kept open for a next request that has not begun.
-            if connections[slot].phase == .request && connections[slot].input.isEmpty
-                && connections[slot].outbox.isEmpty
-            {
+            switch connections[slot].phase {
+            case .request where connections[slot].input.isEmpty && connections[slot].outbox.isEmpty:
+                // Kept open for a next request that has not begun.
+                end(slot, .ended)
+            case .handshake where handshakes[slot] == nil:
+                // Has not said a word.
                 doom(slot, .ended)
+            default:
+                break
             }
         }
     }

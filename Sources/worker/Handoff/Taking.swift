@@ -19,6 +19,7 @@ extension Worker {
             if received < 0 {
                 let code = errno
                 if code == EAGAIN { return }
+                unsafe explicit_bzero(receiveBuffer.address, capacity)
                 malformedHandoff("\(SystemError("recvmsg", code))")
                 // The message is gone, and the socket that came with it is closed.
                 guard code == EMSGSIZE else { return }
@@ -39,7 +40,16 @@ extension Worker {
                 continue
             }
             unsafe receive(receiveBuffer.prefix(received), socket)
+            // Keys, and a token in the clear.
+            unsafe explicit_bzero(receiveBuffer.address, received)
         }
+    }
+
+    /// A client may have said its last, close_notify, behind its request: no event tells that here.
+    private mutating func endIfClosed(_ slot: UInt32) {
+        let session = connections[slot].session
+        guard connections[slot].isServed, session != Connection.noSession else { return }
+        if sessions[session].readState != .open { ended(slot) }
     }
 
     private mutating func receive(_ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor) {
@@ -54,22 +64,17 @@ extension Worker {
             // What has been read already raises no event.
             if !connections[slot].sealed.isEmpty { touch(slot) }
             answerRequests(slot)
+            endIfClosed(slot)
         } catch {
             malformedHandoff("\(error)")
             memory.connections.give()
         }
     }
 
-    /// Makes a session of its part of the message, which is wiped.
+    /// Makes a session of its part of the message.
     private mutating func takeSession(
         _ bytes: UnsafeRawBufferPointer, _ range: Range<Int>
     ) throws(ConnectionStateError) -> UInt32 {
-        defer {
-            // The message lies at the buffer's beginning, and the range in the message.
-            if let start = unsafe receiveBuffer.whole.baseAddress {
-                unsafe explicit_bzero(start + range.lowerBound, range.count)
-            }
-        }
         do throws(TLSStateError) {
             let session = try unsafe TLSSession(decoding: UnsafeRawBufferPointer(rebasing: bytes[range]))
             return sessions.insert(session).slot

@@ -42,6 +42,8 @@ struct Worker: ~Copyable {
     /// Nil where the relay serves plain HTTP.
     var tlsContext: TLSContext?
     var handshakes: [UInt32: TLSHandshake] = [:]
+    var handshakesPeak = 0
+    var waitingHandshakes = WaitingHandshakes()
     var sessions = Slab<TLSSession>()
     let ciphers: RecordCiphers
     let tickets: TicketMemory?
@@ -141,7 +143,7 @@ struct Worker: ~Copyable {
             expireKeys()
             renewTicketKeys()
         }
-        handshakeSteps = 0
+        resumeHandshakes()
         for index in 0..<ready {
             let event = poller.event(index)
             switch event.source {
@@ -170,7 +172,8 @@ struct Worker: ~Copyable {
 
     /// Milliseconds that the next wait may take: a heartbeat a second, and less while something must be tried again.
     private var patience: Int32 {
-        handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil ? 1000 : Limits.busyTurnMilliseconds
+        if canResumeHandshake { return 0 }
+        return handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil ? 1000 : Limits.busyTurnMilliseconds
     }
 
     /// Flushes what the turn has brought forth and removes who is to go, until neither brings forth more: a leave is said to

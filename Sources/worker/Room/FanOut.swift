@@ -119,7 +119,9 @@ extension Worker {
         guard voice + data > 0 else { return }
         tally.voiceDelivered += UInt64(voice)
         tally.dataDelivered += UInt64(data)
-        guard connections[member].outbox.isClearForRoom, gatherBatch(batch, for: member) else {
+        guard connections[member].outbox.isClearForRoom, connections[member].sealed.count <= Limits.tlsJoinedBytesMax,
+            gatherBatch(batch, for: member)
+        else {
             queue(batch, for: member, sent: 0)
             return
         }

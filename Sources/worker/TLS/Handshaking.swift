@@ -1,17 +1,24 @@
 // TLS handshakes of this worker's connections: bytes go to libssl (TLSHandshake), what it says leaves as it is, and when it is done
 // the connection goes on with a session of its own.
 //
-// Few steps a turn are made, because each holds up everybody: a connection that gets none is not read, and epoll names it again in
-// the next turn. All of it must be over, with the request's head, within Limits.requestSeconds of the accept.
+// Few steps a turn are made, because each holds up everybody. A connection that gets none waits in a queue and is not watched
+// meanwhile, or a storm of them would fill every turn's events and make calls wait all the same. Handshakes that have begun go
+// first: what has been spent on them would be lost at their deadline. All of it must be over, with the request's head, within
+// Limits.requestSeconds of the accept.
 
+import CLinux
 import Logging
 import Shared
 
 extension Worker {
     /// Reads a connection whose handshake is under way.
     mutating func readHandshake(_ slot: UInt32) {
-        guard handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax else {
+        let hasBegun = handshakes[slot] != nil
+        guard handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax, hasBegun || canBeginHandshake else {
             page.add(1, to: .tlsHandshakePutOff)
+            setInterest(slot, connections[slot].interest.subtracting(.read))
+            let id = connections.id(slot)
+            if hasBegun { waitingHandshakes.begun.append(id) } else { waitingHandshakes.new.append(id) }
             return
         }
         switch receiveBuffer.receive(from: connections[slot].socket.number) {
@@ -25,6 +32,33 @@ extension Worker {
         case .failed:
             doom(slot, .socketError)
         }
+    }
+
+    private var canBeginHandshake: Bool { handshakes.count < Limits.tlsHandshakesMax }
+
+    /// Whether a handshake that waits can go on at once.
+    var canResumeHandshake: Bool {
+        !waitingHandshakes.begun.isEmpty || (!waitingHandshakes.new.isEmpty && canBeginHandshake)
+    }
+
+    /// Reads those that have waited longest, as many as this turn has steps for.
+    mutating func resumeHandshakes() {
+        handshakeSteps = 0
+        while handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax && canResumeHandshake {
+            let next = waitingHandshakes.begun.popFirst() ?? waitingHandshakes.new.popFirst()
+            guard let next, connections.contains(next), connections[next.slot].phase == .handshake else { continue }
+            setInterest(next.slot, connections[next.slot].interest.union(.read))
+            readHandshake(next.slot)
+        }
+    }
+
+    /// Forgets a handshake that is over. Behind a storm of them the heap is given back: glibc keeps what libssl has freed.
+    mutating func endHandshake(_ slot: UInt32) {
+        guard handshakes.removeValue(forKey: slot) != nil else { return }
+        handshakesPeak = max(handshakesPeak, handshakes.count + 1)
+        guard handshakes.isEmpty else { return }
+        if handshakesPeak >= Limits.tlsHandshakesTrimmed { clinux_trim_heap() }
+        handshakesPeak = 0
     }
 
     private mutating func advanceHandshake(_ slot: UInt32, _ bytes: UnsafeRawBufferPointer) {
@@ -46,7 +80,7 @@ extension Worker {
             touch(slot)
         case .established(let session, let parameters):
             page.add(1, to: parameters.isResumed ? .tlsHandshakeResumed : .tlsHandshakeFull)
-            handshakes[slot] = nil
+            endHandshake(slot)
             connections[slot].session = sessions.insert(session).slot
             connections[slot].phase = .request
             touch(slot)
@@ -56,7 +90,7 @@ extension Worker {
             page.add(1, to: failure.reason.counter)
             logger.debug("TLS handshake failed", metadata: ["reason": "\(failure)"])
             if failure.reason == .internalError || failure.reason == .libraryChanged { complain("\(failure)") }
-            handshakes[slot] = nil
+            endHandshake(slot)
             // What libssl has left to say is an alert.
             finish(slot)
         }
@@ -114,5 +148,38 @@ extension TLSHandshakeFailure.Reason {
         case .internalError: .tlsFailedInternal
         case .libraryChanged: .tlsFailedLibraryChanged
         }
+    }
+}
+
+/// Connections that wait for a step of their handshake, in the order in which they came.
+struct WaitingHandshakes {
+    var begun = HandshakeQueue()
+    var new = HandshakeQueue()
+
+    var count: Int { begun.count + new.count }
+}
+
+/// A first-in, first-out queue that moves its elements rarely.
+struct HandshakeQueue {
+    private var elements: [SlotID] = []
+    private var head = 0
+
+    var count: Int { elements.count - head }
+    var isEmpty: Bool { head == elements.count }
+
+    mutating func append(_ id: SlotID) {
+        elements.append(id)
+    }
+
+    mutating func popFirst() -> SlotID? {
+        guard head < elements.count else { return nil }
+        defer { head += 1 }
+        let first = elements[head]
+        // Half of it has left: the rest moves to the front.
+        if head >= 64 && head * 2 >= elements.count {
+            elements.removeFirst(head)
+            head = 0
+        }
+        return first
     }
 }

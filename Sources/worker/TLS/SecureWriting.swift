@@ -16,12 +16,14 @@ extension Worker {
         let total = gather.bytes
         var taken = 0
         gather.rewind()
+        var used = unsafe takeShort(slot, sealBuffer.address)
         while taken < total && connections[slot].sealed.isEmpty {
-            // `tlsSealBytesMax` has room for what is owed and four records.
-            var used = unsafe sessions[session].sealPending(sealBuffer.whole, ciphers)
+            // `tlsSealBytesMax` has room for what waited, what is owed, four records, and close_notify.
+            used += sealPending(session, behind: used)
             while taken < total {
                 let count = min(total - taken, Record.plaintextBytesMax)
-                guard used + TLSSession.recordBytes(plaintext: count) <= sealBuffer.capacity else { break }
+                let end = used + TLSSession.recordBytes(plaintext: count) + TLSSession.pendingBytesMax
+                guard end <= sealBuffer.capacity else { break }
                 let record = unsafe sealBuffer.address + used
                 unsafe gather.copy(count, to: record + Record.headerBytes)
                 let bytes = unsafe sessions[session].seal(record, plaintextBytes: count, ciphers)
@@ -30,9 +32,34 @@ extension Worker {
                 used += bytes
                 taken += count
             }
+            // RFC 8446, 6.1: the last record before the write side is closed, and with the others in one packet.
+            if taken == total && connections[slot].phase == .closing {
+                sessions[session].close()
+                used += sealPending(session, behind: used)
+            }
             if let failure = sendSealed(slot, used) { return failure }
+            used = 0
         }
         return .bytes(taken)
+    }
+
+    /// Moves ciphertext that waits to `target`, so that it is sent together with what is sealed next, if it is short: a
+    /// handshake's tickets in front of an answer. Gives back how many bytes they are.
+    private mutating func takeShort(_ slot: UInt32, _ target: UnsafeMutableRawPointer) -> Int {
+        let count = connections[slot].sealed.count
+        guard count > 0, count <= Limits.tlsJoinedBytesMax else { return 0 }
+        unsafe connections[slot].sealed.withBytes { bytes in
+            // The seal buffer begins with as much room.
+            if let start = bytes.baseAddress { unsafe memcpy(target, start, count) }
+        }
+        connections[slot].sealed.release()
+        return count
+    }
+
+    /// Seals what TLS owes behind the first `used` bytes of the seal buffer. Gives back how many bytes they are.
+    private mutating func sealPending(_ session: UInt32, behind used: Int) -> Int {
+        unsafe sessions[session].sealPending(
+            UnsafeMutableRawBufferPointer(rebasing: sealBuffer.whole[used...]), ciphers)
     }
 
     /// Sends the first `count` bytes of the seal buffer and keeps what the socket does not take. Nil if all is well.
@@ -61,6 +88,7 @@ extension Worker {
             tally.bytesSent += UInt64(sent)
             connections[slot].sealed.removeFirst(sent)
             connections[slot].sealed.releaseIfIdle(above: 0)
+            account(slot)
         case .wouldBlock:
             break
         case .failed:
@@ -72,7 +100,10 @@ extension Worker {
     /// Sends everything that waits on a connection: ciphertext, its outbox, what TLS owes, and behind the last byte
     /// close_notify.
     mutating func flushSecure(_ slot: UInt32) {
-        guard sendWaiting(slot) else { return }
+        let joins =
+            connections[slot].session != Connection.noSession && !connections[slot].outbox.isEmpty
+            && connections[slot].sealed.count <= Limits.tlsJoinedBytesMax
+        guard joins || sendWaiting(slot) else { return }
         // During the handshake, and after one that failed, libssl's records are all there is.
         let session = connections[slot].session
         guard session != Connection.noSession else { return }
@@ -92,5 +123,6 @@ extension Worker {
         guard sessions[session].hasPending else { return }
         sessions[session].sealPending(into: &connections[slot].sealed, ciphers)
         _ = sendWaiting(slot)
+        account(slot)
     }
 }
