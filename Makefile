@@ -32,7 +32,7 @@ build: ## Build relay, relay-worker and relay-load into .build/release
 
 # Integration tests start the `relay` that lies beside them, so everything is built before any test runs.
 test: ## Build and run all tests
-	@.ci/need $(packages) curl
+	@.ci/need $(packages) curl openssl
 	$(swift_build) --build-tests
 	$(SWIFT) test --scratch-path $(BUILD) --skip-build --disable-xctest
 
