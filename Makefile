@@ -8,6 +8,7 @@ URL ?= ws://localhost:8443
 
 export SWIFT ?= swift
 swift_build := $(SWIFT) build --scratch-path $(BUILD)
+release_build := $(swift_build) --configuration release --static-swift-stdlib
 packages := g++ git libsodium-dev libssl-dev pkg-config
 
 .DEFAULT_GOAL := help
@@ -23,14 +24,15 @@ run-tls: build ## The same over TLS, with a self-signed certificate that it make
 	@test -s $(BUILD)/dev-cert/cert.pem || $(BUILD)/release/relay dev-cert --out $(BUILD)/dev-cert
 	@RELAY_TLS_CERT=$(BUILD)/dev-cert/cert.pem RELAY_TLS_KEY=$(BUILD)/dev-cert/key.pem exec $(BUILD)/release/relay
 
-# With Swift's own libraries inside, the programs need no toolchain where they run.
+# With Swift's own libraries inside, the programs need no toolchain where they run. Product by product, because all at once
+# would build the libraries of the tests as well.
 build: ## Build relay, relay-worker and relay-load into .build/release
 	@.ci/need $(packages)
-	$(swift_build) --configuration release --static-swift-stdlib
+	$(foreach product,relay relay-worker relay-load,$(release_build) --product $(product) &&) true
 
 # Integration tests start the `relay` that lies beside them, so everything is built before any test runs.
 test: ## Build and run all tests
-	@.ci/need $(packages) curl
+	@.ci/need $(packages) curl openssl
 	$(swift_build) --build-tests
 	$(SWIFT) test --scratch-path $(BUILD) --skip-build --disable-xctest
 

@@ -72,6 +72,11 @@ static inline EVP_CIPHER_CTX *copenssl_record_context(const EVP_CIPHER *cipher, 
     return NULL;
 }
 
+/// Makes a context forget its key, and everything else that it made of it. Returns 0 if memory is short.
+static inline int copenssl_record_forget(EVP_CIPHER_CTX *context, const EVP_CIPHER *cipher, int seals) {
+    return EVP_CIPHER_CTX_reset(context) == 1 && EVP_CipherInit_ex(context, cipher, NULL, NULL, NULL, seals) == 1;
+}
+
 /// Gives a context its key: what follows passes none.
 static inline int copenssl_record_key(EVP_CIPHER_CTX *context, const unsigned char *key, int seals) {
     return EVP_CipherInit_ex(context, NULL, NULL, key, NULL, seals);

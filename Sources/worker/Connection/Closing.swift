@@ -197,8 +197,12 @@ extension Worker {
         heldBytes -= connections[slot].heldBytes
         if connections[slot].isSecure { endHandshake(slot) }
         let session = connections[slot].session
-        // Its keys are wiped.
-        if session != Connection.noSession { _ = sessions.remove(session) }
+        if session != Connection.noSession {
+            // Its keys are wiped.
+            let suite = sessions[session].suite
+            _ = sessions.remove(session)
+            ciphers.forget(suite)
+        }
         _ = connections.remove(slot)
         countConnections()
     }

@@ -120,7 +120,9 @@ extension Worker {
         }
         let bytes = sessions[session].encodedBytes
         ConnectionState.encode(connections[slot], sessionBytes: bytes, into: &message)
+        let suite = sessions[session].suite
         sessions.remove(session).encode(into: &message)
+        ciphers.forget(suite)
         connections[slot].session = Connection.noSession
         return bytes
     }

@@ -1,6 +1,6 @@
 // The AEADs of the three suites, fetched once a worker (fetching costs more than sealing a record), and for each suite two
 // contexts that any connection may use for one record, keyed anew each time: so a connection that says little needs none of
-// its own.
+// its own. The last user's key stays in them: whoever's key is gone, or another, has it forgotten.
 
 import COpenSSL
 
@@ -29,15 +29,29 @@ struct RecordCiphers: ~Copyable {
         }
     }
 
+    /// Makes both shared contexts of a suite forget the key of a session that is gone from here.
+    func forget(_ suite: Suite) {
+        forget(suite, seals: true)
+        forget(suite, seals: false)
+    }
+
+    /// The same for one direction, whose key is another now. Costs 0.3 us.
+    func forget(_ suite: Suite, seals: Bool) {
+        let result = unsafe copenssl_record_forget(sharedContext(suite, seals: seals), cipher(suite), seals ? 1 : 0)
+        guard result == 1 else { fatalError("out of memory: cipher context") }
+    }
+
+    private func cipher(_ suite: Suite) -> OpaquePointer {
+        switch suite {
+        case .aes128GCM: unsafe aes128.cipher
+        case .aes256GCM: unsafe aes256.cipher
+        case .chacha20Poly1305: unsafe chacha20.cipher
+        }
+    }
+
     /// A context for one direction of one connection, its owner's to free. Nil if memory is short.
     func makeContext(_ suite: Suite, key: UnsafeRawPointer, seals: Bool) -> OpaquePointer? {
-        let cipher =
-            switch suite {
-            case .aes128GCM: unsafe aes128.cipher
-            case .aes256GCM: unsafe aes256.cipher
-            case .chacha20Poly1305: unsafe chacha20.cipher
-            }
-        guard let context = unsafe copenssl_record_context(cipher, seals ? 1 : 0) else { return nil }
+        guard let context = unsafe copenssl_record_context(cipher(suite), seals ? 1 : 0) else { return nil }
         // Reads as many bytes of the key as the cipher wants: the suite's keyBytes.
         guard unsafe copenssl_record_key(context, key.assumingMemoryBound(to: UInt8.self), seals ? 1 : 0) == 1 else {
             unsafe EVP_CIPHER_CTX_free(context)

@@ -61,12 +61,13 @@ struct RecordProtection: ~Copyable {
     }
 
     /// The next generation of secret and keys (RFC 8446, 7.2), which begins with record 0 (5.3).
-    mutating func renew() {
+    mutating func renew(_ ciphers: borrowing RecordCiphers) {
         let secret = unsafe UnsafeMutableRawBufferPointer(rebasing: keys.unsafeBytes[..<suite.hashBytes])
         unsafe KeySchedule.expandLabel(suite, UnsafeRawBufferPointer(secret), "traffic upd", into: secret)
         deriveKeys()
         sequence = 0
         dropContext()
+        ciphers.forget(suite, seals: seals)
     }
 
     /// Seals the record in place: a header that says how long it will be, `count` bytes of TLSInnerPlaintext, room for the tag.

@@ -53,7 +53,7 @@ extension TLSSession {
             else { return fail(.badRecordMAC) }
             offset = start + length
             let inner = start..<(offset - Record.tagBytes)
-            if let step = unsafe take(buffer, inner) { return step }
+            if let step = unsafe take(buffer, inner, ciphers) { return step }
         }
     }
 
@@ -64,7 +64,9 @@ extension TLSSession {
     }
 
     /// Takes a TLSInnerPlaintext (RFC 8446, 5.2). Nil if there is nothing to say about it.
-    private mutating func take(_ buffer: UnsafeMutableRawBufferPointer, _ inner: Range<Int>) -> Step? {
+    private mutating func take(
+        _ buffer: UnsafeMutableRawBufferPointer, _ inner: Range<Int>, _ ciphers: borrowing RecordCiphers
+    ) -> Step? {
         // RFC 8446, 5.4: padding counts.
         guard inner.count <= Record.innerBytesMax else { return fail(.recordOverflow) }
         // The content ends before its type, which is the last byte that is not zero (RFC 8446, 5.4). `inner` lies in the buffer.
@@ -87,9 +89,8 @@ extension TLSSession {
         case .handshake:
             let awaited = awaitsUpdate
             for index in content {
-                if let step = unsafe takeHandshake(buffer[index], isLast: index == content.upperBound - 1) {
-                    return step
-                }
+                let isLast = index == content.upperBound - 1
+                if let step = unsafe takeHandshake(buffer[index], isLast: isLast, ciphers) { return step }
             }
             // The answer to our own request is not the client's idea.
             if awaited && !awaitsUpdate { return nil }
@@ -109,7 +110,9 @@ extension TLSSession {
 
     /// Takes a byte of a handshake message. A client may send one kind after its Finished, KeyUpdate (RFC 8446, 4.6.3): a
     /// ClientHello would be renegotiation (4.1.2), the others are a server's, or belong to the handshake.
-    private mutating func takeHandshake(_ byte: UInt8, isLast: Bool) -> Step? {
+    private mutating func takeHandshake(
+        _ byte: UInt8, isLast: Bool, _ ciphers: borrowing RecordCiphers
+    ) -> Step? {
         switch fragmentBytes {
         case 0:
             // HandshakeType key_update (RFC 8446, 4).
@@ -126,7 +129,7 @@ extension TLSSession {
             guard isLast else { return fail(.unexpectedMessage) }
             fragmentBytes = 0
             awaitsUpdate = false
-            reading.renew()
+            reading.renew(ciphers)
             // One answer to any number of requests is enough (RFC 8446, 4.6.3).
             if byte == 1 && isWriteOpen { owesUpdate = true }
             return nil

@@ -94,7 +94,7 @@ extension TLSSession {
             unsafe record.storeBytes(of: message[index], toByteOffset: Record.headerBytes + index, as: UInt8.self)
         }
         let count = unsafe protect(record, message.count, .handshake, ciphers)
-        writing.renew()
+        writing.renew(ciphers)
         return count
     }
 

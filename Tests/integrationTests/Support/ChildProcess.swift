@@ -21,6 +21,8 @@ final class ChildProcess: Sendable {
         var errors: [UInt8] = []
         var openPipes = 2
         var end: End?
+        /// Where its input is written to, if it has any.
+        var input: Int32?
     }
 
     let pid: pid_t
@@ -28,37 +30,70 @@ final class ChildProcess: Sendable {
     /// Glibc's pipe2(2) is not to be had: no program may be started between a pipe and its close-on-exec.
     private static let spawning = Mutex(())
 
-    var output: String { state.withLock { String(decoding: $0.output, as: UTF8.self) } }
+    var output: String { String(decoding: outputBytes, as: UTF8.self) }
+    var outputBytes: [UInt8] { state.withLock { $0.output } }
     var errors: String { state.withLock { String(decoding: $0.errors, as: UTF8.self) } }
     var end: End? { state.withLock { $0.end } }
 
     /// Starts a program with these variables, and PATH and LD_LIBRARY_PATH of this process.
-    init(_ path: String, _ arguments: [String] = [], environment: [String: String] = [:]) throws {
+    ///
+    /// - Parameter takesInput: whether `write` is to be used; without, its input is empty.
+    init(
+        _ path: String, _ arguments: [String] = [], environment: [String: String] = [:], takesInput: Bool = false
+    ) throws {
         var variables = environment
         for name in ["PATH", "LD_LIBRARY_PATH", "HOME"] {
             if let value = ProcessInfo.processInfo.environment[name] { variables[name] = value }
         }
-        let (pid, output, errors) = try Self.spawning.withLock { _ in
+        let (pid, input, output, errors) = try Self.spawning.withLock { _ in
+            let input = takesInput ? try Self.pipe() : nil
             let output = try Self.pipe()
             let errors = try Self.pipe()
             defer {
+                if let input { close(input.read) }
                 close(output.write)
                 close(errors.write)
             }
             do {
                 let lines = variables.map { "\($0.key)=\($0.value)" }
-                let pid = try Self.spawn(path, [path] + arguments, lines, output.write, errors.write)
-                return (pid, output.read, errors.read)
+                let pid = try Self.spawn(path, [path] + arguments, lines, input?.read, output.write, errors.write)
+                return (pid, input?.write, output.read, errors.read)
             } catch {
+                if let input { close(input.write) }
                 close(output.read)
                 close(errors.read)
                 throw error
             }
         }
         self.pid = pid
+        state.withLock { $0.input = input }
         gather(output) { $0.output += $1 }
         gather(errors) { $0.errors += $1 }
         Thread.detachNewThread { [self] in reap() }
+    }
+
+    deinit {
+        closeInput()
+    }
+
+    /// Writes to its input; less than a pipe holds, for this waits until it is taken.
+    func write(_ bytes: [UInt8]) {
+        state.withLock { state in
+            // SwiftNIO ignores SIGPIPE: a program that has ended takes nothing.
+            if let input = state.input { _ = Glibc.write(input, bytes, bytes.count) }
+        }
+    }
+
+    func write(_ text: String) {
+        write(Array(text.utf8))
+    }
+
+    /// Its input ends.
+    func closeInput() {
+        state.withLock {
+            if let input = $0.input { close(input) }
+            $0.input = nil
+        }
     }
 
     func signal(_ number: Int32) {
@@ -89,12 +124,17 @@ final class ChildProcess: Sendable {
     }
 
     private static func spawn(
-        _ path: String, _ arguments: [String], _ environment: [String], _ output: Int32, _ errors: Int32
+        _ path: String, _ arguments: [String], _ environment: [String], _ input: Int32?, _ output: Int32,
+        _ errors: Int32
     ) throws -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        if let input {
+            posix_spawn_file_actions_adddup2(&actions, input, 0)
+        } else {
+            posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        }
         posix_spawn_file_actions_adddup2(&actions, output, 1)
         posix_spawn_file_actions_adddup2(&actions, errors, 2)
         // SwiftNIO's sockets are not close-on-exec: a copy in a program would keep them open when NIO closes them. Closing

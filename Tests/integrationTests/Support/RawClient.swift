@@ -46,132 +46,39 @@ struct RawFrame: Equatable, Sendable {
     static func client(text: String) -> [UInt8] { client(0x81, Array(text.utf8)) }
 }
 
-/// A connected socket of loopback. Closed when it is let go of.
-final class RawClient: Sendable {
-    private struct State {
-        var socket: Int32
-        var received: [UInt8] = []
-        var isAtEnd = false
-    }
+/// A connection whose bytes are taken apart as they came.
+protocol ByteClient: AnyObject, Sendable {
+    /// What came and was not consumed, as far as it was taken.
+    var received: [UInt8] { get }
+    /// Whether that is all there will ever be.
+    var isFinished: Bool { get }
+    /// Takes what has come so far.
+    func take() async throws
+    func consume(_ count: Int)
+}
 
-    private let state: Mutex<State>
-
-    /// - Parameter receiveBuffer: bytes that the kernel may hold for this side, for a client that reads slowly.
-    init(_ port: Int, receiveBuffer: Int32? = nil) async throws {
-        let socket = Glibc.socket(
-            AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
-        guard socket >= 0 else { throw SpawnError(description: "socket: errno \(errno)") }
-        state = Mutex(State(socket: socket))
-        if var bytes = receiveBuffer { setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &bytes, 4) }
-        var one: Int32 = 1
-        setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
-        var name = sockaddr_in()
-        name.sin_family = sa_family_t(AF_INET)
-        name.sin_port = UInt16(port).bigEndian
-        name.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        let result = withUnsafeBytes(of: &name) { bytes in
-            Glibc.connect(
-                socket, bytes.assumingMemoryBound(to: sockaddr.self).baseAddress,
-                socklen_t(MemoryLayout<sockaddr_in>.size))
-        }
-        guard result == 0 || errno == EINPROGRESS else { throw SpawnError(description: "connect: errno \(errno)") }
-        try await eventually("a connection") {
-            var poll = pollfd(fd: socket, events: Int16(POLLOUT), revents: 0)
-            return Glibc.poll(&poll, 1, 0) > 0
-        }
-    }
-
-    deinit {
-        close()
-    }
-
-    func close() {
-        state.withLock {
-            if $0.socket >= 0 { Glibc.close($0.socket) }
-            $0.socket = -1
-        }
-    }
-
-    /// Shuts the side that sends.
-    func finish() {
-        state.withLock { _ = shutdown($0.socket, Int32(SHUT_WR)) }
-    }
-
-    /// Ends with a reset, as a client does whose process is killed with input unread.
-    func reset() {
-        state.withLock {
-            var linger = Glibc.linger(l_onoff: 1, l_linger: 0)
-            setsockopt($0.socket, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout<Glibc.linger>.size))
-        }
-        close()
-    }
-
-    func send(_ text: String) async throws {
-        try await send(Array(text.utf8))
-    }
-
-    /// Sends all, or as much as the other side takes before it closes.
-    func send(_ bytes: [UInt8]) async throws {
-        var sent = 0
-        try await eventually("\(bytes.count) bytes to leave") {
-            while sent < bytes.count {
-                let count = state.withLock { state in
-                    bytes[sent...].withUnsafeBytes {
-                        Glibc.send(state.socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
-                    }
-                }
-                if count < 0 { return errno != EAGAIN }
-                sent += count
-            }
-            return true
-        }
-    }
-
-    /// Takes what has come so far into `received`.
-    private func take() {
-        state.withLock { state in
-            var buffer = [UInt8](repeating: 0, count: 65_536)
-            while !state.isAtEnd {
-                let count = recv(state.socket, &buffer, buffer.count, 0)
-                if count > 0 {
-                    state.received += buffer[..<count]
-                } else {
-                    // A reset is an end as well.
-                    state.isAtEnd = count == 0 || errno != EAGAIN
-                    return
-                }
-            }
-        }
-    }
-
-    /// Whether the other side has closed, as far as is known by now.
-    func isAtEnd() -> Bool {
-        take()
-        return state.withLock { $0.isAtEnd }
-    }
-
+extension ByteClient {
     /// Whatever comes up to the end of the connection.
     func rest(seconds: Double = patienceSeconds) async throws -> [UInt8] {
-        try await eventually("the connection's end", seconds: seconds) { isAtEnd() }
-        return state.withLock { $0.received }
-    }
-
-    /// What has come and was not taken yet.
-    func unread() -> [UInt8] {
-        take()
-        return state.withLock { $0.received }
+        try await eventually("the connection's end", seconds: seconds) {
+            try await take()
+            return isFinished
+        }
+        return received
     }
 
     /// Takes the next piece of what came, as soon as `parse` finds it whole.
     private func next<Value>(_ what: String, _ parse: ([UInt8]) throws -> (Value, Int)?) async throws -> Value {
         try await awaited(what) {
-            take()
-            let (received, isAtEnd) = state.withLock { ($0.received, $0.isAtEnd) }
+            try await take()
+            // Read before the bytes: what came before the end is all there.
+            let isFinished = isFinished
+            let received = received
             if let (value, bytes) = try parse(received) {
-                state.withLock { $0.received.removeFirst(bytes) }
+                consume(bytes)
                 return value
             }
-            guard !isAtEnd else {
+            guard !isFinished else {
                 throw SpawnError(description: "end of connection in place of \(what), behind \(received.prefix(200))")
             }
             return nil
@@ -222,6 +129,130 @@ final class RawClient: Sendable {
             let frame = try await frame()
             if frame.opcode == 8 { return frame.closeCode }
         }
+    }
+}
+
+/// A connected socket of loopback. Closed when it is let go of.
+final class RawClient: ByteClient {
+    private struct State {
+        var socket: Int32
+        var received: [UInt8] = []
+        var isAtEnd = false
+    }
+
+    private let state: Mutex<State>
+
+    /// - Parameter receiveBuffer: bytes that the kernel may hold for this side, for a client that reads slowly.
+    init(_ port: Int, receiveBuffer: Int32? = nil) async throws {
+        let socket = Glibc.socket(
+            AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
+        guard socket >= 0 else { throw SpawnError(description: "socket: errno \(errno)") }
+        state = Mutex(State(socket: socket))
+        if var bytes = receiveBuffer { setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &bytes, 4) }
+        var one: Int32 = 1
+        setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
+        var name = sockaddr_in()
+        name.sin_family = sa_family_t(AF_INET)
+        name.sin_port = UInt16(port).bigEndian
+        name.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        let result = withUnsafeBytes(of: &name) { bytes in
+            Glibc.connect(
+                socket, bytes.assumingMemoryBound(to: sockaddr.self).baseAddress,
+                socklen_t(MemoryLayout<sockaddr_in>.size))
+        }
+        guard result == 0 || errno == EINPROGRESS else { throw SpawnError(description: "connect: errno \(errno)") }
+        try await eventually("a connection") {
+            var poll = pollfd(fd: socket, events: Int16(POLLOUT), revents: 0)
+            return Glibc.poll(&poll, 1, 0) > 0
+        }
+    }
+
+    /// A socket that this process has accepted.
+    init(accepted socket: Int32) {
+        _ = fcntl(socket, F_SETFD, FD_CLOEXEC)
+        _ = fcntl(socket, F_SETFL, O_NONBLOCK)
+        state = Mutex(State(socket: socket))
+    }
+
+    deinit {
+        close()
+    }
+
+    func close() {
+        state.withLock {
+            if $0.socket >= 0 { Glibc.close($0.socket) }
+            $0.socket = -1
+        }
+    }
+
+    /// Shuts the side that sends.
+    func finish() {
+        state.withLock { _ = shutdown($0.socket, Int32(SHUT_WR)) }
+    }
+
+    /// Ends with a reset, as a client does whose process is killed with input unread.
+    func reset() {
+        state.withLock {
+            var linger = Glibc.linger(l_onoff: 1, l_linger: 0)
+            setsockopt($0.socket, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout<Glibc.linger>.size))
+        }
+        close()
+    }
+
+    func send(_ text: String) async throws {
+        try await send(Array(text.utf8))
+    }
+
+    /// Sends all, or as much as the other side takes before it closes.
+    func send(_ bytes: [UInt8]) async throws {
+        var sent = 0
+        try await eventually("\(bytes.count) bytes to leave") {
+            while sent < bytes.count {
+                let count = state.withLock { state in
+                    bytes[sent...].withUnsafeBytes {
+                        Glibc.send(state.socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+                    }
+                }
+                if count < 0 { return errno != EAGAIN }
+                sent += count
+            }
+            return true
+        }
+    }
+
+    func take() {
+        state.withLock { state in
+            var buffer = [UInt8](repeating: 0, count: 65_536)
+            while !state.isAtEnd {
+                let count = recv(state.socket, &buffer, buffer.count, 0)
+                if count > 0 {
+                    state.received += buffer[..<count]
+                } else {
+                    // A reset is an end as well.
+                    state.isAtEnd = count == 0 || errno != EAGAIN
+                    return
+                }
+            }
+        }
+    }
+
+    /// Whether the other side has closed, as far as is known by now.
+    func isAtEnd() -> Bool {
+        take()
+        return state.withLock { $0.isAtEnd }
+    }
+
+    var received: [UInt8] { state.withLock { $0.received } }
+    var isFinished: Bool { state.withLock { $0.isAtEnd } }
+
+    func consume(_ count: Int) {
+        state.withLock { $0.received.removeFirst(count) }
+    }
+
+    /// What has come and was not taken yet.
+    func unread() -> [UInt8] {
+        take()
+        return state.withLock { $0.received }
     }
 }
 

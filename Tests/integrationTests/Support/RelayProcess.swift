@@ -2,6 +2,7 @@
 
 import Foundation
 import Glibc
+import NIOSSL
 import Testing
 
 /// A running relay.
@@ -9,6 +10,12 @@ struct Relay: Sendable {
     let process: ChildProcess
     let port: Int
     let workers: Int
+    /// What it serves TLS with, if it does.
+    var certificate: Certificate?
+    /// Trusts that certificate's issuer.
+    var tls: NIOSSLContext?
+    /// With TLS: cert.pem, key.pem and ca.pem, and room for a test's own files.
+    var folder = ""
 
     /// A few at a time: more would only make each other slow.
     private static let gate = Gate(5)
@@ -16,7 +23,7 @@ struct Relay: Sendable {
     /// The supervisor's children, in no order.
     var workerPIDs: [pid_t] { Processes.children(of: process.pid).sorted() }
 
-    func url(_ path: String) -> String { "http://127.0.0.1:\(port)\(path)" }
+    func url(_ path: String) -> String { "\(tls == nil ? "http" : "https")://127.0.0.1:\(port)\(path)" }
 
     /// Starts a relay for `body` and ends all of its processes, whatever `body` does. No worker may die meanwhile, unless
     /// `losesWorkers`.
@@ -32,6 +39,24 @@ struct Relay: Sendable {
             throw error
         }
         await gate.leave()
+    }
+
+    /// The same with TLS.
+    static func runTLS(
+        _ kind: Certificate.Kind = .ecdsa, workers: Int = 2, _ variables: [String: String] = [:],
+        losesWorkers: Bool = false, _ body: (Relay) async throws -> Void
+    ) async throws {
+        let certificate = try await Certificate.of(kind)
+        try await withTemporaryFolder { folder in
+            let all = variables.merging(try certificate.variables(in: folder)) { $1 }
+            try await run(workers: workers, all, losesWorkers: losesWorkers) { plain in
+                var relay = plain
+                relay.certificate = certificate
+                relay.tls = try certificate.clientContext()
+                relay.folder = folder
+                try await body(relay)
+            }
+        }
     }
 
     private static func runInside(
@@ -78,8 +103,10 @@ struct Relay: Sendable {
 
     /// What a fresh connection is told at `/health`.
     func health() async throws -> HTTPResponse {
-        let client = try await RawClient(port)
-        try await client.send("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        let request = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        guard let tls else { return try await answer(request) }
+        let client = try await TLSClient(port, tls)
+        try await client.send(request)
         return try await client.response()
     }
 

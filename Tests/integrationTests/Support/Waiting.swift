@@ -1,6 +1,7 @@
 // Waiting: for a condition, with a deadline. Nothing here or in a test sleeps for a time that was guessed.
 
 import Foundation
+import Synchronization
 
 /// Something that had to happen did not.
 struct TimedOut: Error, CustomStringConvertible {
@@ -49,6 +50,17 @@ actor Gate {
 
     func leave() {
         if waiting.isEmpty { free += 1 } else { waiting.removeFirst().resume() }
+    }
+}
+
+/// Something that has happened or not.
+final class Flag: Sendable {
+    private let state = Mutex(false)
+
+    var isSet: Bool { state.withLock { $0 } }
+
+    func set() {
+        state.withLock { $0 = true }
     }
 }
 

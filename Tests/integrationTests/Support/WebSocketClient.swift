@@ -4,6 +4,7 @@
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOSSL
 import NIOWebSocket
 import Synchronization
 
@@ -44,6 +45,8 @@ final class WebSocketClient: Sendable {
             var isGone = false
             /// What a relay must not do: fragments, masked frames, errors of the protocol.
             var oddities: [String] = []
+            /// Of TLS: the end came without close_notify.
+            var isTruncated = false
         }
 
         let state = Mutex(State())
@@ -67,6 +70,8 @@ final class WebSocketClient: Sendable {
     var pongs: [[UInt8]] { inbox.state.withLock { $0.pongs } }
     var oddities: [String] { inbox.state.withLock { $0.oddities } }
     var ending: Ending? { inbox.state.withLock { $0.ending } }
+    /// Over TLS: whether the connection ended without close_notify (RFC 8446, 6.1).
+    var isTruncated: Bool { inbox.state.withLock { $0.isTruncated } }
     var isOpen: Bool { inbox.state.withLock { $0.ending == nil && !$0.isGone } }
 
     /// Voice messages.
@@ -133,13 +138,18 @@ final class WebSocketClient: Sendable {
 
     // MARK: - Joining
 
+    /// - Parameter tls: for `wss`.
     static func join(
-        port: Int, _ join: Join, extra: [(String, String)] = [], receiveBuffer: Int? = nil
+        port: Int, _ join: Join, extra: [(String, String)] = [], receiveBuffer: Int? = nil, tls: NIOSSLContext? = nil
     ) async throws -> WebSocketClient {
         let inbox = Inbox()
         var bootstrap = ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    if let tls {
+                        let handler = try NIOSSLClientHandler(context: tls, serverHostname: "localhost")
+                        try channel.pipeline.syncOperations.addHandler(handler)
+                    }
                     try configure(channel, inbox, target: join.target, extra)
                 }
             }
@@ -269,6 +279,9 @@ final class WebSocketClient: Sendable {
         func errorCaught(context: ChannelHandlerContext, error: any Error) {
             // A reset, where the relay has lost a process, is no oddity.
             if error is NIOWebSocketError { inbox.state.withLock { $0.oddities.append("\(error)") } }
+            if let error = error as? NIOSSLError, case .uncleanShutdown = error {
+                inbox.state.withLock { $0.isTruncated = true }
+            }
             context.close(promise: nil)
         }
     }
@@ -279,6 +292,7 @@ extension Relay {
     func join(
         _ join: Join, extra: [(String, String)] = [], receiveBuffer: Int? = nil
     ) async throws -> WebSocketClient {
-        try await WebSocketClient.join(port: port, join, extra: extra, receiveBuffer: receiveBuffer)
+        try await WebSocketClient.join(
+            port: port, join, extra: extra, receiveBuffer: receiveBuffer, tls: tls)
     }
 }
