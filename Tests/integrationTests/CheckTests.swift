@@ -16,6 +16,17 @@ import Testing
         }
     }
 
+    @Test func `finds nothing wrong over TLS`() async throws {
+        try await Relay.runTLS(workers: 2, ["RELAY_RATE_LIMIT_PER_IP": "0"]) { relay in
+            let result = try await run(
+                try program("relay-load"),
+                [
+                    "check", "--url", "wss://127.0.0.1:\(relay.port)", "--insecure", "--rooms", "8", "--timeout", "60",
+                ], seconds: 120)
+            #expect(result.end == .status(0), "\(result.output)\n\(result.errors)")
+        }
+    }
+
     @Test func `finds nothing wrong after a worker was replaced`() async throws {
         try await Relay.run(workers: 2, ["RELAY_RATE_LIMIT_PER_IP": "0"], losesWorkers: true) { relay in
             let victim = try #require(relay.workerPIDs.first)

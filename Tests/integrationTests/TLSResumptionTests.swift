@@ -64,7 +64,7 @@ import Testing
         }
     }
 
-    @Test func `of another relay, or mangled, are passed over`() async throws {
+    @Test func `of another relay,, are passed over`() async throws {
         try await Relay.runTLS(workers: 1) { other in
             try await Relay.runTLS(workers: 2) { relay in
                 let result = try await SClient.run(relay, ["-sess_in", try await ticket(other)])
