@@ -143,7 +143,7 @@ package enum Limits {
     /// Handshake steps in one turn. A step with a client's key share costs up to 250 us with an ECDSA certificate and
     /// twice that with RSA; calls of others go on between turns, so a storm of joins takes longer and they don't stutter.
     package static let tlsHandshakeStepsPerTurnMax = 4
-    /// Handshakes that libssl is at work on at a time: about 25 KiB each, and 50 MiB for all. Further clients wait, unread.
+    /// Handshakes that libssl is at work on at a time: about 50 KiB each, and 100 MiB for all. Further clients wait, unread.
     package static let tlsHandshakesMax = 2048
     /// Connections that wait for a step; with more, nobody is accepted: they wait in the kernel's queue, where it costs
     /// nothing and their time does not run.

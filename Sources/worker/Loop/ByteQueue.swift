@@ -90,6 +90,14 @@ struct ByteQueue: ~Copyable {
         tail += 1
     }
 
+    /// Appends the lowest `count` bytes of a word, lowest first.
+    mutating func append(word: UInt64, count: Int) {
+        precondition(count >= 0 && count <= 8, "a word has eight bytes")
+        // All eight are written: there is room for them, and those behind `count` are overwritten by what follows.
+        unsafe room(8).storeBytes(of: word.littleEndian, as: UInt64.self)
+        tail += count
+    }
+
     /// Appends `bytes` exclusive-ored with the four-byte masking key (RFC 6455, 5.3), `key` being the key rotated so that its
     /// lowest byte meets the first of `bytes`.
     mutating func append(unmasking bytes: RawSpan, key: UInt32) {

@@ -118,17 +118,15 @@ enum ServerFrame {
     }
 
     static func appendHeader(_ opcode: Opcode, length: Int, to queue: inout ByteQueue) {
-        queue.append(0x80 | opcode.rawValue)
+        let first = UInt64(0x80 | opcode.rawValue)
         switch headerBytes(length) {
         case 2:
-            queue.append(UInt8(length))
+            queue.append(word: first | UInt64(length) << 8, count: 2)
         case 4:
-            queue.append(126)
-            queue.append(UInt8(length >> 8))
-            queue.append(UInt8(length & 0xFF))
+            queue.append(word: first | 126 << 8 | UInt64(UInt16(length).byteSwapped) << 16, count: 4)
         default:
-            queue.append(127)
-            for shift in stride(from: 56, through: 0, by: -8) { queue.append(UInt8((length >> shift) & 0xFF)) }
+            queue.append(word: first | 127 << 8, count: 2)
+            queue.append(word: UInt64(length).byteSwapped, count: 8)
         }
     }
 
