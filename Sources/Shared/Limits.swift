@@ -55,9 +55,10 @@ package enum Limits {
     /// so that a quick client never has a backlog of the relay's own making.
     package static let batchBytesMax = 262_144
     /// Batches that keep up to `batchBytesRetainedMax` between turns, so that the steady state allocates nothing; the
-    /// others keep `batchBytesKeptMax`. Together at most 4 MiB + 256 KiB a thousand rooms that talk in the same turn.
+    /// others keep `batchBytesKeptMax`. Twice `batchBytesMax`, because queues double as they grow; for both lanes together
+    /// at most 16 MiB, and 256 KiB a thousand rooms that talk in the same turn.
     package static let batchesRetained = 16
-    package static let batchBytesRetainedMax = 262_144
+    package static let batchBytesRetainedMax = 2 * batchBytesMax
     package static let batchBytesKeptMax = 256
     /// Connections closed in a turn while the relay drains, at the least: a large relay's clients don't all come back in
     /// one instant. More where the time left asks for it.
@@ -96,6 +97,11 @@ package enum Limits {
     package static func heldBytesMax(_ configuration: Configuration) -> Int {
         max(512 << 20, 8 * configuration.backlogBytesMax)
     }
+
+    /// Queues' memory that goes round between connections (worker/Loop/QueuePool): how many, and how large each may be, at most
+    /// 8 MiB together: what one turn of one room leaves waiting fits.
+    package static let spareQueues = 16
+    package static let spareQueueBytesMax = batchBytesRetainedMax
 
     // MARK: - Handoff
 

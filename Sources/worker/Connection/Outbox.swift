@@ -151,7 +151,7 @@ struct Outbox: ~Copyable {
         unsafe data.withBytes { unsafe vectors.append($0, dataCut..<$0.count) }
     }
 
-    /// Removes `sent` bytes in the order of `gather`.
+    /// Removes `sent` bytes in the order of `gather`. The caller gives back what is empty then.
     mutating func consume(_ sent: Int) {
         var left = sent
         if let lane = cutLane {
@@ -180,7 +180,6 @@ struct Outbox: ~Copyable {
             data.removeFirst(left)
             cut(.data, rest)
         }
-        releaseIfEmpty()
     }
 
     /// What taking `count` bytes from whole frames leaves of the frame it ends in, and how many frames have begun to leave.
@@ -197,10 +196,16 @@ struct Outbox: ~Copyable {
         }
     }
 
-    /// A queue that has been of use is not needed again soon: an idle connection owns no buffer.
-    private mutating func releaseIfEmpty() {
+    /// Takes memory for what is about to wait.
+    mutating func borrow(from pool: inout QueuePool) {
+        pool.lend(to: &data)
+        pool.lend(to: &voice)
+    }
+
+    /// Gives back the memory of what has left: an idle connection owns no buffer.
+    mutating func giveBack(to pool: inout QueuePool) {
         control.releaseIfIdle(above: 0)
-        voice.releaseIfIdle(above: 0)
-        data.releaseIfIdle(above: 0)
+        pool.takeBack(&data)
+        pool.takeBack(&voice)
     }
 }

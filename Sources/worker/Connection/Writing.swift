@@ -37,6 +37,7 @@ extension Worker {
             case .bytes(let sent):
                 tally.bytesSent += UInt64(sent)
                 connections[slot].outbox.consume(sent)
+                connections[slot].outbox.giveBack(to: &spareQueues)
                 account(slot)
             case .wouldBlock:
                 break

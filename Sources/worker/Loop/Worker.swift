@@ -81,6 +81,7 @@ struct Worker: ~Copyable {
     var isControlBlocked = false
     /// Memory of queues that hold bytes for clients, over all connections (Connection/Memory.swift).
     var heldBytes = 0
+    var spareQueues = QueuePool()
 
     /// What this turn's messages add to the counters: published once a turn.
     struct Tally {

@@ -129,7 +129,10 @@ extension Worker {
         switch transmit(member) {
         case .bytes(let sent):
             let total = gather.bytes
-            if control > 0 { connections[member].outbox.consume(min(sent, control)) }
+            if control > 0 {
+                connections[member].outbox.consume(min(sent, control))
+                connections[member].outbox.giveBack(to: &spareQueues)
+            }
             if sent < total {
                 queue(batch, for: member, sent: max(0, sent - control))
                 block(member)
@@ -179,6 +182,7 @@ extension Worker {
 
     /// Copies what of the batch has not left into the member's outbox. The first `sent` bytes of its ranges have.
     private mutating func queue(_ batch: UInt32, for member: UInt32, sent: Int) {
+        connections[member].outbox.borrow(from: &spareQueues)
         var sent = sent
         var run = 0
         var dropped = 0

@@ -115,6 +115,7 @@ extension Worker {
                 return
             }
             connections[slot].outbox.consume(taken)
+            connections[slot].outbox.giveBack(to: &spareQueues)
             account(slot)
         }
         guard connections[slot].outbox.isEmpty, connections[slot].sealed.isEmpty else { return }

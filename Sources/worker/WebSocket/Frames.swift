@@ -13,6 +13,7 @@ extension Worker {
             case .message(let payload, let isText):
                 say(slot, bytes.extracting(payload.range), key: payload.key, isText: isText)
             case .piece(let payload, let isText, let isLast):
+                spareQueues.lend(to: &connections[slot].message)
                 connections[slot].message.append(unmasking: bytes.extracting(payload.range), key: payload.key)
                 if isLast { completeMessage(slot, isText: isText) }
                 account(slot)
@@ -32,7 +33,8 @@ extension Worker {
         // The bytes are read in place: saying them touches the room's batch, not this queue.
         let payload = unsafe connections[slot].message.unsafeBytes
         say(slot, unsafe payload.bytes, key: 0, isText: isText)
-        connections[slot].message.release()
+        connections[slot].message.removeAll()
+        spareQueues.takeBack(&connections[slot].message)
     }
 
     /// A control frame is whole; its payload stands unmasked in `input`.

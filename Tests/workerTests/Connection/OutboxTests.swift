@@ -295,13 +295,15 @@ private struct Source {
         }
     }
 
-    @Test func `owns no memory once everything has left`() throws {
+    @Test func `owns no memory once everything has left and was given back`() throws {
         var fixture = try Fixture()
         fixture.appendData(data)
         fixture.appendVoice([voice[0]])
         fixture.appendControlFrame(.ping, [])
         _ = fixture.send { $0 - 1 }
         _ = fixture.send { $0 }
+        var pool = QueuePool()
+        fixture.outbox.giveBack(to: &pool)
         let outbox = (fixture.outbox.control.capacity, fixture.outbox.voice.capacity, fixture.outbox.data.capacity)
         #expect(outbox == (0, 0, 0))
     }
