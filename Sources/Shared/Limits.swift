@@ -183,6 +183,9 @@ package enum Limits {
 
     /// Workers at most. Handoffs need a descriptor from each worker to each: 65,536 over the machine at this many.
     package static let workersMax = 256
+    /// Pages of shared memory for workers: for those that serve, and for up to three generations of others that are letting their
+    /// last connections go. A reload waits until there are enough.
+    package static let workerPages = 4 * workersMax
     /// Descriptors that the supervisor holds for a worker: listener, inbox (2 ends), control channel, and as many
     /// again while a successor is being launched.
     package static let descriptorsPerWorker = 8

@@ -1,23 +1,26 @@
 // What all processes of the relay read and write without asking each other: one memfd, mapped by each.
 //
-// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 1):
+// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 2):
 //
 //     0                 header page
 //         0             magic "RLYSHM" and the version, written before any worker starts
-//         8             count of workers
+//         8             count of pages (Limits.workerPages)
 //        16             phase of the relay (RelayPhase)
 //        24             rooms open over the whole relay (quota)
 //        32             connections open over the whole relay (quota)
 //        40             limiter entries that a flood of addresses pushed out
 //        48             limiter seed, drawn at creation
-//     4096 * (1 + i)    page of worker i
+//        56             pages that have ever been used: the first so many
+//     4096 * (1 + i)    page i. A worker keeps its page over its deaths; at a reload its successor takes another, because for a
+//                       while both live
 //         0             state (WorkerState), written by the worker while it lives and by the supervisor after its death
 //         8             heartbeat: CLOCK_MONOTONIC nanoseconds of the last turn of its loop
 //        16             pid
 //        24             deaths in a row, written by the supervisor (RestartPolicy)
+//        32             role of the page's worker (WorkerRole), written by the supervisor
 //        64 ...         gauges, 8 bytes each in the order of `Gauge`: of this process, zeroed at its start
 //       512 ...         counters, 8 bytes each in the order of `Counter`: outlive the process, never fall
-//     4096 * (1 + n)    per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
+//     4096 * (1 + p)    behind the p pages: per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
 //
 // Who writes: a worker its own page; the supervisor the pages of dead workers, the phase, and the quotas on behalf of the
 // dead; any worker the quotas and the limiter, by compare-and-swap. A counter has one writer at a time, so it is
@@ -42,6 +45,16 @@ package enum WorkerState: UInt64, Sendable {
     case draining = 3
 }
 
+/// What a page's worker is to the relay.
+package enum WorkerRole: UInt64, Sendable {
+    /// The page is free: its counters tell of the past.
+    case none = 0
+    /// It counts for `/health`.
+    case current = 1
+    /// Its rooms go to a successor; it ends when the last connection has gone.
+    case leaving = 2
+}
+
 /// The health of the relay as `/health` tells it.
 package enum Health: Sendable, Equatable {
     case ok
@@ -53,9 +66,8 @@ package enum Health: Sendable, Equatable {
 @safe
 package struct SharedMemory: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
-    package let workers: Int
 
-    private static let magic: UInt64 = 0x524C_5953_484D_0001  // "RLYSHM", version 1
+    private static let magic: UInt64 = 0x524C_5953_484D_0002  // "RLYSHM", version 2
     static let pageBytes = 4096
     /// 65,536 addresses in the same instant; 1 MiB. An entry lives only while its address's bucket refills, 2 s at most,
     /// so more are never needed at sane rates; beyond that the entry nearest to its end is pushed out.
@@ -63,9 +75,9 @@ package struct SharedMemory: @unchecked Sendable {
     /// Entries that a search looks at.
     static let limiterProbes = 16
 
-    private static func byteCount(workers: Int) -> Int {
-        pageBytes * (1 + workers) + limiterSlots * 16
-    }
+    private static let limiterOffset = pageBytes * (1 + Limits.workerPages)
+    /// Pages that are never touched cost nothing.
+    private static let byteCount = limiterOffset + limiterSlots * 16
 
     /// The file behind the memory, which workers are given to map.
     package static func makeFile() throws(SystemError) -> Descriptor {
@@ -75,35 +87,34 @@ package struct SharedMemory: @unchecked Sendable {
     }
 
     /// Sizes the file, maps it and writes the header.
-    package static func create(in file: borrowing Descriptor, workers: Int) throws(SystemError) -> SharedMemory {
-        guard ftruncate(file.number, byteCount(workers: workers)) == 0 else { throw SystemError("ftruncate") }
-        let memory = try SharedMemory(mapping: file.number, workers: workers)
+    package static func create(in file: borrowing Descriptor) throws(SystemError) -> SharedMemory {
+        guard ftruncate(file.number, byteCount) == 0 else { throw SystemError("ftruncate") }
+        let memory = try SharedMemory(mapping: file.number)
         var random = SystemRandomNumberGenerator()
         memory.word(48).store(random.next(), ordering: .relaxed)
-        memory.word(8).store(UInt64(workers), ordering: .relaxed)
+        memory.word(8).store(UInt64(Limits.workerPages), ordering: .relaxed)
         memory.word(0).store(magic, ordering: .releasing)
         return memory
     }
 
     /// Maps memory that `create` made.
-    package static func map(_ descriptor: borrowing Descriptor, workers: Int) throws(SystemError) -> SharedMemory {
+    package static func map(_ descriptor: borrowing Descriptor) throws(SystemError) -> SharedMemory {
         var status = stat()
         guard unsafe fstat(descriptor.number, &status) == 0 else { throw SystemError("fstat") }
-        guard status.st_size >= byteCount(workers: workers) else { throw SystemError("mmap", EINVAL) }
-        let memory = try SharedMemory(mapping: descriptor.number, workers: workers)
-        guard memory.word(0).load(ordering: .acquiring) == magic, memory.word(8).load(ordering: .relaxed) == workers
+        guard status.st_size >= byteCount else { throw SystemError("mmap", EINVAL) }
+        let memory = try SharedMemory(mapping: descriptor.number)
+        guard memory.word(0).load(ordering: .acquiring) == magic,
+            memory.word(8).load(ordering: .relaxed) == Limits.workerPages
         else {
             throw SystemError("mmap", EINVAL)
         }
         return memory
     }
 
-    private init(mapping descriptor: Int32, workers: Int) throws(SystemError) {
-        let mapping = unsafe mmap(
-            nil, Self.byteCount(workers: workers), PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+    private init(mapping descriptor: Int32) throws(SystemError) {
+        let mapping = unsafe mmap(nil, Self.byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
         guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else { throw SystemError("mmap") }
         unsafe base = mapping
-        self.workers = workers
     }
 
     /// The word at a byte offset. Every caller's offset lies inside the mapping by construction of the byte map.
@@ -126,9 +137,21 @@ package struct SharedMemory: @unchecked Sendable {
 
     package var limiterEvictions: UInt64 { word(40).load(ordering: .relaxed) }
 
-    package func page(_ worker: Int) -> WorkerPage {
-        precondition(worker >= 0 && worker < workers, "no such worker")
-        return unsafe WorkerPage(base.advanced(by: Self.pageBytes * (1 + worker)))
+    package func page(_ index: Int) -> WorkerPage {
+        precondition(index >= 0 && index < Limits.workerPages, "no such page")
+        return unsafe WorkerPage(base.advanced(by: Self.pageBytes * (1 + index)))
+    }
+
+    /// How many pages have ever been used: the first so many.
+    package var pagesUsed: Int { min(Int(clamping: word(56).load(ordering: .acquiring)), Limits.workerPages) }
+
+    /// Pages that have ever been used. Their counters together tell what has happened since the relay started.
+    package var pages: some Collection<WorkerPage> { (0..<pagesUsed).lazy.map { page($0) } }
+
+    /// Gives a page to a worker's place, or changes what its worker is to the relay. For the supervisor alone.
+    package func assign(_ index: Int, _ role: WorkerRole) {
+        page(index).role = role
+        if index >= pagesUsed { word(56).store(UInt64(index + 1), ordering: .releasing) }
     }
 
     /// What `/health` says: `ok` while every worker serves, `degraded` while some do; `unavailable` while none does, while
@@ -137,14 +160,16 @@ package struct SharedMemory: @unchecked Sendable {
     /// - Parameter silenceMax: nanoseconds after which a worker whose heart does not beat counts as not serving.
     package func health(now: UInt64, silenceMax: UInt64) -> Health {
         guard phase == .serving else { return .unavailable }
-        var serving = 0
-        for index in 0..<workers {
+        var (serving, workers) = (0, 0)
+        for index in 0..<pagesUsed {
             let page = page(index)
+            guard page.role == .current else { continue }
+            workers += 1
             let beat = page.heartbeat
             if page.deathsInRow >= Limits.deathsInRowUnhealthy { return .unavailable }
             if page.state == .serving, now < beat || now - beat <= silenceMax { serving += 1 }
         }
-        if serving == workers { return .ok }
+        if serving == workers && workers > 0 { return .ok }
         return serving > 0 ? .degraded : .unavailable
     }
 
@@ -170,7 +195,7 @@ package struct SharedMemory: @unchecked Sendable {
 
     /// The byte offset of the entry of `key`, which is claimed if there is none.
     private func limiterSlot(key: UInt64, now: UInt64) -> Int {
-        let table = Self.pageBytes * (1 + workers)
+        let table = Self.limiterOffset
         let start = Int(truncatingIfNeeded: Self.mix(key ^ word(48).load(ordering: .relaxed)))
         while true {
             var free = -1
@@ -305,6 +330,11 @@ package struct WorkerPage: @unchecked Sendable {
     package var deathsInRow: Int {
         get { Int(clamping: word(24).load(ordering: .relaxed)) }
         nonmutating set { word(24).store(UInt64(newValue), ordering: .relaxed) }
+    }
+
+    package fileprivate(set) var role: WorkerRole {
+        get { WorkerRole(rawValue: word(32).load(ordering: .acquiring)) ?? .none }
+        nonmutating set { word(32).store(newValue.rawValue, ordering: .releasing) }
     }
 
     package subscript(gauge: Gauge) -> UInt64 {

@@ -70,7 +70,7 @@ final class Supervisor {
             guard number >= 0 else { throw SystemError("signalfd") }
             signals = Descriptor(owning: number)
             let file = try SharedMemory.makeFile()
-            memory = try SharedMemory.create(in: file, workers: configuration.workers)
+            memory = try SharedMemory.create(in: file)
             memoryFile = file.release()
             if configuration.tls == nil {
                 (tickets, ticketFile) = (nil, nil)
@@ -81,6 +81,7 @@ final class Supervisor {
             }
             var places: [WorkerPlace] = []
             for index in 0..<configuration.workers {
+                memory.assign(index, .current)
                 places.append(
                     try WorkerPlace(index: index, listener: listeners.descriptors[index], page: memory.page(index)))
             }

@@ -13,8 +13,9 @@ private struct Fixture: ~Copyable {
 
     init(workers: Int = 2) throws {
         let file = try SharedMemory.makeFile()
-        let memory = try SharedMemory.create(in: file, workers: workers)
-        let bytes = mmap(nil, Self.size(workers: workers), PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0)
+        let memory = try SharedMemory.create(in: file)
+        for worker in 0..<workers { memory.assign(worker, .current) }
+        let bytes = mmap(nil, Self.byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0)
         let mapped = try #require(bytes == MAP_FAILED ? nil : bytes)
         self.bytes = mapped
         self.memory = memory
@@ -22,10 +23,10 @@ private struct Fixture: ~Copyable {
     }
 
     deinit {
-        munmap(bytes, Self.size(workers: memory.workers))
+        munmap(bytes, Self.byteCount)
     }
 
-    private static func size(workers: Int) -> Int { 4096 * (1 + workers) + 65_536 * 16 }
+    static let byteCount = 4096 * (1 + 1024) + 65_536 * 16
 
     /// The word at an offset.
     func word(_ offset: Int) -> UInt64 {
@@ -49,10 +50,15 @@ private let second: UInt64 = 1_000_000_000
         let fixture = try Fixture(workers: workers)
         let memory = fixture.memory
         let size = fixture.size
-        #expect(size == 4096 * (1 + workers) + 65_536 * 16)
+        #expect(size == Fixture.byteCount)
         let (magic, count) = (fixture.word(0), fixture.word(8))
-        #expect(magic == 0x524C_5953_484D_0001)
-        #expect(count == UInt64(workers))
+        #expect(magic == 0x524C_5953_484D_0002)
+        #expect(count == 1024)
+        let used = fixture.word(56)
+        #expect(used == UInt64(workers))
+        #expect(memory.pages.count == workers)
+        let role = fixture.word(4096 * workers + 32)
+        #expect(role == 1)
         memory.phase = .draining
         for _ in 0..<3 { _ = memory.rooms.take(max: 10) }
         for _ in 0..<4 { _ = memory.connections.take(max: 10) }
@@ -81,7 +87,7 @@ private let second: UInt64 = 1_000_000_000
 
     @Test func `is the same through every mapping`() throws {
         let fixture = try Fixture()
-        let other = try SharedMemory.map(fixture.file, workers: 2)
+        let other = try SharedMemory.map(fixture.file)
         #expect(other.phase == .starting)
         fixture.memory.phase = .serving
         #expect(other.phase == .serving)
@@ -93,15 +99,18 @@ private let second: UInt64 = 1_000_000_000
 
     @Test func `is not mapped unless it is what it should be`() throws {
         let fixture = try Fixture()
-        for workers in [1, 3, 256] {
-            #expect(throws: SystemError("mmap", EINVAL)) { _ = try SharedMemory.map(fixture.file, workers: workers) }
+        for pages: UInt64 in [0, 1023, 1025] {
+            fixture.setWord(8, pages)
+            #expect(throws: SystemError("mmap", EINVAL)) { _ = try SharedMemory.map(fixture.file) }
         }
-        fixture.setWord(0, 0x524C_5953_484D_0002)
-        #expect(throws: SystemError("mmap", EINVAL)) { _ = try SharedMemory.map(fixture.file, workers: 2) }
+        fixture.setWord(8, 1024)
+        _ = try SharedMemory.map(fixture.file)
+        fixture.setWord(0, 0x524C_5953_484D_0001)
+        #expect(throws: SystemError("mmap", EINVAL)) { _ = try SharedMemory.map(fixture.file) }
         let empty = try SharedMemory.makeFile()
-        #expect(throws: SystemError("mmap", EINVAL)) { _ = try SharedMemory.map(empty, workers: 2) }
+        #expect(throws: SystemError("mmap", EINVAL)) { _ = try SharedMemory.map(empty) }
         #expect(throws: SystemError.self) {
-            _ = try SharedMemory.create(in: Descriptor(owning: readOnly()), workers: 1)
+            _ = try SharedMemory.create(in: Descriptor(owning: readOnly()))
         }
     }
 
@@ -159,7 +168,7 @@ private let second: UInt64 = 1_000_000_000
 
     @Test func `give out exactly as many when many threads take, each by a mapping of its own`() throws {
         let fixture = try Fixture()
-        let mappings = try (0..<4).map { _ in try SharedMemory.map(fixture.file, workers: 2) }
+        let mappings = try (0..<4).map { _ in try SharedMemory.map(fixture.file) }
         let taken = Atomic(0)
         inParallel(4) { thread in
             for _ in 0..<10_000 where mappings[thread].rooms.take(max: 23_456) {
@@ -172,7 +181,7 @@ private let second: UInt64 = 1_000_000_000
 
     @Test func `lose and gain nothing when many threads take and give`() throws {
         let fixture = try Fixture()
-        let mappings = try (0..<4).map { _ in try SharedMemory.map(fixture.file, workers: 2) }
+        let mappings = try (0..<4).map { _ in try SharedMemory.map(fixture.file) }
         let above = Atomic(0)
         inParallel(4) { thread in
             let quota = mappings[thread].connections
@@ -229,6 +238,29 @@ extension `The health of the relay` {
             #expect(memory.page(1).deathsInRow == deaths)
             #expect(memory.health(now: second, silenceMax: second) == expected)
         }
+    }
+}
+
+extension `The health of the relay` {
+    @Test func `is that of the current workers: those that leave and free pages don't count`() throws {
+        let fixture = try Fixture(workers: 1)
+        let memory = fixture.memory
+        memory.phase = .serving
+        memory.page(0).state = .serving
+        memory.page(0).heartbeat = second
+        #expect(memory.health(now: second, silenceMax: second) == .ok)
+        // A successor takes over, and its predecessor is gone.
+        memory.assign(5, .current)
+        #expect(memory.health(now: second, silenceMax: second) == .degraded)
+        memory.page(5).state = .serving
+        memory.page(5).heartbeat = second
+        memory.assign(0, .leaving)
+        memory.page(0).state = .down
+        #expect(memory.health(now: second, silenceMax: second) == .ok)
+        memory.assign(0, .none)
+        #expect(memory.health(now: second, silenceMax: second) == .ok)
+        memory.assign(5, .leaving)
+        #expect(memory.health(now: second, silenceMax: second) == .unavailable)
     }
 }
 
@@ -291,7 +323,7 @@ extension `The health of the relay` {
 
     @Test func `knows an address in every worker, and not when a clock is a little behind`() throws {
         let fixture = try Fixture()
-        let other = try SharedMemory.map(fixture.file, workers: 2)
+        let other = try SharedMemory.map(fixture.file)
         #expect(fixture.memory.admitJoin(key: 3, rate: 1, burst: 2, now: start) == nil)
         #expect(other.admitJoin(key: 3, rate: 1, burst: 2, now: start) == nil)
         #expect(fixture.memory.admitJoin(key: 3, rate: 1, burst: 2, now: start) == second)
@@ -300,7 +332,7 @@ extension `The health of the relay` {
 
     @Test func `pushes the entry nearest to its end out of a full neighbourhood, and counts it`() throws {
         let fixture = try Fixture(workers: 1)
-        let table = 4096 * 2
+        let table = 4096 * 1025
         // Every place is another address's, with an hour to go, but for one of each sixteen with a second to go.
         let hour = start + 3600 * second
         for place in 0..<65_536 {
@@ -324,7 +356,7 @@ extension `The health of the relay` {
 
     @Test func `takes an entry whose time has passed without a debt and without counting it`() throws {
         let fixture = try Fixture(workers: 1)
-        let table = 4096 * 2
+        let table = 4096 * 1025
         for place in 0..<65_536 {
             fixture.setWord(table + 16 * place, 1_000_000 + UInt64(place))
             fixture.setWord(table + 16 * place + 8, start)
@@ -352,7 +384,7 @@ extension `The health of the relay` {
 
     @Test func `admits exactly a burst among many threads that join at the same time`() throws {
         let fixture = try Fixture()
-        let mappings = try (0..<4).map { _ in try SharedMemory.map(fixture.file, workers: 2) }
+        let mappings = try (0..<4).map { _ in try SharedMemory.map(fixture.file) }
         let admitted = Atomic(0)
         let start = start
         inParallel(4) { thread in

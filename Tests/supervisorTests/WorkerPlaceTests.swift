@@ -11,7 +11,8 @@ import Testing
     /// A place without a listener: no test of it uses one.
     private func place() throws -> WorkerPlace {
         let file = try SharedMemory.makeFile()
-        let memory = try SharedMemory.create(in: file, workers: 1)
+        let memory = try SharedMemory.create(in: file)
+        memory.assign(0, .current)
         return try WorkerPlace(index: 0, listener: -1, page: memory.page(0))
     }
 

@@ -13,7 +13,8 @@ struct WorkerFixture: ~Copyable {
 
     init() throws {
         let file = try SharedMemory.makeFile()
-        let memory = try SharedMemory.create(in: file, workers: 1)
+        let memory = try SharedMemory.create(in: file)
+        memory.assign(0, .current)
         let (control, supervisor) = try MessagePair(bufferBytes: 65_536).split()
         let (inbox, outbox) = try MessagePair(bufferBytes: 65_536).split()
         let (listener, nobody) = try StreamPair().split()

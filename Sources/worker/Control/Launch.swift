@@ -130,7 +130,7 @@ enum Launch {
         let inbox = Descriptor(owning: descriptors[2])
         let memory: SharedMemory
         do throws(SystemError) {
-            memory = try SharedMemory.map(memoryFile, workers: launch.workers)
+            memory = try SharedMemory.map(memoryFile)
         } catch {
             throw LaunchError(description: "shared memory: \(error)")
         }
