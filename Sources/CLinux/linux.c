@@ -8,8 +8,10 @@
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
+#include <linux/sockios.h>
 #include <spawn.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -98,6 +100,11 @@ ssize_t clinux_receive_message(
     *descriptor_count = 0;
     errno = EMSGSIZE;
     return -1;
+}
+
+int clinux_unread_bytes(int socket) {
+    int bytes = 0;
+    return ioctl(socket, SIOCOUTQ, &bytes) == 0 ? bytes : -1;
 }
 
 int clinux_spawn(const char *path, char *const argv[], char *const envp[], int control, pid_t *pid) {

@@ -6,9 +6,11 @@
 //     4       ...    body, by kind:
 //
 //     kind                to      body                                              descriptors beside it
-//     1  launch           worker  index u32, workers u32, placement key 16 bytes,   memory, listener, inbox,
-//                                 configuration (Configuration.encode)              with TLS also certificate,
-//                                                                                   private key, ticket keys
+//     1  launch           worker  index u32, workers u32, page u32, generation u64, memory, inbox,
+//                                 stands by u8, placement key 16 bytes, workers     with TLS also certificate,
+//                                 that rooms come from u32 and the indices of       private key, ticket keys
+//                                 those (count u32, u32 each), configuration
+//                                 (Configuration.encode)
 //     2  inboxes          worker  first index u32                                   send ends from that index on
 //     3  hostKeys         both    count u32, then each: room (count u32, bytes),    -
 //                                 public key (count u32, 32 bytes), expiry u64:
@@ -24,10 +26,25 @@
 //    11  makeCertificate  worker  -                                                 -
 //    12  certificate      superv. certificate, private key: count u32, PEM each     -
 //
+//    13  listeners        worker  -                                                 listeners
+//    14  serve            worker  -                                                 -
+//    15  route            worker  workers u32, leaves u8                            -
+//    16  routed           superv. -                                                 -
+//    17  lastCall         worker  -                                                 -
+//    18  moved            superv. rooms, clients, bytes, longest pause ns: u64      -
+//    19  sourceGone       worker  index u32                                         -
+//
 // A process that is sent checkCredentials or makeCertificate in place of launch answers, with failed if it can't, and ends.
 //
-// A launch is: launch, inboxes (as many as the workers need: a message carries 253 descriptors at most), hostKeys with the
-// keys that outlived the predecessor, start. The worker answers ready or failed.
+// A launch is: launch, listeners and inboxes (as many messages as they need: one carries 253 descriptors at most), hostKeys
+// with the keys that outlived the predecessor, start. The worker answers ready or failed. One that stands by accepts nobody
+// until it is told to serve.
+//
+// A change of generations (ARCHITECTURE.md): the new workers are launched to stand by; when all are ready they are told to
+// serve, and each old one gets inboxes and route: from then on whoever joins there is handed to the new inboxes. It answers
+// routed. When all have, nobody sends to an old inbox any more: lastCall. Rooms move from worker to worker (MoveMessage),
+// and a worker that has none left says moved and ends when its last connection has gone. Of one that dies before that the
+// new ones are sent hostKeys and sourceGone.
 
 import CLinux
 import Glibc
@@ -40,13 +57,54 @@ package enum ControlMessage: Equatable, Sendable {
     case hostKeyGone(room: [UInt8])
     case start
     case ready
-    case drain(deadline: UInt64)
+    case drain(deadline: UInt64, isRestart: Bool = false)
     case failed(reason: String)
     case checkCredentials
     case credentials(from: Int64, until: Int64)
     case makeCertificate
     /// For development: a key that is worth something never travels so.
     case certificate([UInt8], privateKey: [UInt8])
+    case listeners
+    case serve
+    /// Takes the inboxes sent before into use: they are all of a generation of `workers`. Whoever leaves is no part of it.
+    case route(workers: Int, leaves: Bool)
+    case routed
+    /// Nobody sends to this worker's inbox any more.
+    case lastCall
+    case moved(Moved)
+    /// The worker with this index in the generation before has died: no more rooms come from it.
+    case sourceGone(index: Int)
+
+    /// What a worker has let go.
+    package struct Moved: Equatable, Sendable {
+        package var rooms: UInt64 = 0
+        package var clients: UInt64 = 0
+        /// Input and output that waited in the connections.
+        package var bytes: UInt64 = 0
+        /// From the first of a room's members to the last, nanoseconds.
+        package var longestPause: UInt64 = 0
+
+        package init() {}
+
+        /// One more room, whose members took `pause` nanoseconds.
+        package mutating func add(pause: UInt64) {
+            rooms += 1
+            longestPause = max(longestPause, pause)
+        }
+    }
+
+    /// Rooms that are still on their way to a generation of workers.
+    package struct Awaited: Equatable, Sendable {
+        /// How many workers the generation before had.
+        package var workers: Int
+        /// Those of them that have rooms to move.
+        package var pending: [Int]
+
+        package init(workers: Int, pending: [Int]) {
+            self.workers = workers
+            self.pending = pending
+        }
+    }
 
     /// The key of a room's host.
     package struct HostKey: Equatable, Sendable {
@@ -66,20 +124,33 @@ package enum ControlMessage: Equatable, Sendable {
     package struct Launch: Equatable, Sendable {
         package var index: Int
         package var workers: Int
+        /// Its page of the shared memory.
+        package var page: Int
+        package var generation: UInt64
+        /// Whether it accepts nobody until it is told to serve.
+        package var standsBy: Bool
         /// SipHash key that pins rooms to workers.
         package var placementKey: [UInt8]
+        package var awaited: Awaited
         package var configuration: Configuration
 
-        package init(index: Int, workers: Int, placementKey: [UInt8], configuration: Configuration) {
+        package init(
+            index: Int, workers: Int, page: Int, generation: UInt64 = 1, standsBy: Bool = false, placementKey: [UInt8],
+            awaited: Awaited = Awaited(workers: 1, pending: []), configuration: Configuration
+        ) {
             self.index = index
             self.workers = workers
+            self.page = page
+            self.generation = generation
+            self.standsBy = standsBy
             self.placementKey = placementKey
+            self.awaited = awaited
             self.configuration = configuration
         }
     }
 
     /// Raised with every change of the format or of the configuration's.
-    package static let version: UInt16 = 1
+    package static let version: UInt16 = 2
 
     package var bytes: [UInt8] {
         var writer = ByteWriter()
@@ -89,7 +160,13 @@ package enum ControlMessage: Equatable, Sendable {
         case .launch(let launch):
             writer.write(UInt32(launch.index))
             writer.write(UInt32(launch.workers))
+            writer.write(UInt32(launch.page))
+            writer.write(launch.generation)
+            writer.write(UInt8(launch.standsBy ? 1 : 0))
             writer.write(launch.placementKey)
+            writer.write(UInt32(launch.awaited.workers))
+            writer.write(UInt32(launch.awaited.pending.count))
+            for index in launch.awaited.pending { writer.write(UInt32(index)) }
             launch.configuration.encode(into: &writer)
         case .inboxes(let first):
             writer.write(UInt32(first))
@@ -102,8 +179,9 @@ package enum ControlMessage: Equatable, Sendable {
             }
         case .hostKeyGone(let room):
             writer.write(room)
-        case .drain(let deadline):
+        case .drain(let deadline, let isRestart):
             writer.write(deadline)
+            writer.write(UInt8(isRestart ? 1 : 0))
         case .failed(let reason):
             writer.write(reason)
         case .credentials(let from, let until):
@@ -112,7 +190,14 @@ package enum ControlMessage: Equatable, Sendable {
         case .certificate(let certificate, let privateKey):
             writer.write(certificate)
             writer.write(privateKey)
-        case .start, .ready, .checkCredentials, .makeCertificate:
+        case .route(let workers, let leaves):
+            writer.write(UInt32(workers))
+            writer.write(UInt8(leaves ? 1 : 0))
+        case .moved(let moved):
+            for number in [moved.rooms, moved.clients, moved.bytes, moved.longestPause] { writer.write(number) }
+        case .sourceGone(let index):
+            writer.write(UInt32(index))
+        case .start, .ready, .checkCredentials, .makeCertificate, .listeners, .serve, .routed, .lastCall:
             break
         }
         return writer.bytes
@@ -133,6 +218,13 @@ package enum ControlMessage: Equatable, Sendable {
         case .credentials: "credentials"
         case .makeCertificate: "makeCertificate"
         case .certificate: "certificate"
+        case .listeners: "listeners"
+        case .serve: "serve"
+        case .route: "route"
+        case .routed: "routed"
+        case .lastCall: "lastCall"
+        case .moved: "moved"
+        case .sourceGone: "sourceGone"
         }
     }
 
@@ -150,6 +242,13 @@ package enum ControlMessage: Equatable, Sendable {
         case .credentials: 10
         case .makeCertificate: 11
         case .certificate: 12
+        case .listeners: 13
+        case .serve: 14
+        case .route: 15
+        case .routed: 16
+        case .lastCall: 17
+        case .moved: 18
+        case .sourceGone: 19
         }
     }
 
@@ -158,13 +257,7 @@ package enum ControlMessage: Equatable, Sendable {
         guard try reader.read(UInt16.self) == Self.version else { throw .invalid(field: "version") }
         switch try reader.read(UInt16.self) {
         case 1:
-            let index = Int(try reader.read(UInt32.self))
-            let workers = Int(try reader.read(UInt32.self))
-            guard workers > 0, workers <= Limits.workersMax, index < workers else { throw .invalid(field: "workers") }
-            let key = try reader.readBytes(max: Limits.placementKeyBytes, field: "placement key")
-            guard key.count == Limits.placementKeyBytes else { throw .invalid(field: "placement key") }
-            let configuration = try Configuration(from: &reader)
-            self = .launch(Launch(index: index, workers: workers, placementKey: key, configuration: configuration))
+            self = .launch(try Self.readLaunch(&reader))
         case 2:
             self = .inboxes(first: Int(try reader.read(UInt32.self)))
         case 3:
@@ -185,7 +278,7 @@ package enum ControlMessage: Equatable, Sendable {
         case 6:
             self = .ready
         case 7:
-            self = .drain(deadline: try reader.read(UInt64.self))
+            self = .drain(deadline: try reader.read(), isRestart: try Self.readFlag(&reader, "restart"))
         case 8:
             self = .failed(reason: try reader.readText(max: Limits.controlMessageBytesMax, field: "reason"))
         case 9:
@@ -198,10 +291,68 @@ package enum ControlMessage: Equatable, Sendable {
             let certificate = try reader.readBytes(max: Limits.controlMessageBytesMax, field: "certificate")
             let privateKey = try reader.readBytes(max: Limits.controlMessageBytesMax, field: "private key")
             self = .certificate(certificate, privateKey: privateKey)
+        case 13:
+            self = .listeners
+        case 14:
+            self = .serve
+        case 15:
+            let workers = Int(try reader.read(UInt32.self))
+            guard Limits.workersRange.contains(workers) else { throw .invalid(field: "workers") }
+            self = .route(workers: workers, leaves: try Self.readFlag(&reader, "leaves"))
+        case 16:
+            self = .routed
+        case 17:
+            self = .lastCall
+        case 18:
+            var moved = Moved()
+            moved.rooms = try reader.read()
+            moved.clients = try reader.read()
+            moved.bytes = try reader.read()
+            moved.longestPause = try reader.read()
+            self = .moved(moved)
+        case 19:
+            let index = Int(try reader.read(UInt32.self))
+            guard index < Limits.workersMax else { throw .invalid(field: "source") }
+            self = .sourceGone(index: index)
         default:
             throw .invalid(field: "kind")
         }
         try reader.finish()
+    }
+
+    private static func readFlag(_ reader: inout ByteReader, _ field: StaticString) throws(ByteCodingError) -> Bool {
+        switch try reader.read(UInt8.self) {
+        case 0: false
+        case 1: true
+        default: throw .invalid(field: field)
+        }
+    }
+
+    private static func readLaunch(_ reader: inout ByteReader) throws(ByteCodingError) -> Launch {
+        let index = Int(try reader.read(UInt32.self))
+        let workers = Int(try reader.read(UInt32.self))
+        // One that leaves may have a number that its successors don't have any more.
+        guard Limits.workersRange.contains(workers), index < Limits.workersMax else {
+            throw .invalid(field: "workers")
+        }
+        let page = Int(try reader.read(UInt32.self))
+        guard page < Limits.workerPages else { throw .invalid(field: "page") }
+        let generation = try reader.read(UInt64.self)
+        let standsBy = try readFlag(&reader, "stands by")
+        let key = try reader.readBytes(max: Limits.placementKeyBytes, field: "placement key")
+        guard key.count == Limits.placementKeyBytes else { throw .invalid(field: "placement key") }
+        let sources = Int(try reader.read(UInt32.self))
+        let count = Int(try reader.read(UInt32.self))
+        guard Limits.workersRange.contains(sources), count <= sources else { throw .invalid(field: "sources") }
+        var pending: [Int] = []
+        for _ in 0..<count {
+            let source = Int(try reader.read(UInt32.self))
+            guard source < sources else { throw .invalid(field: "sources") }
+            pending.append(source)
+        }
+        return Launch(
+            index: index, workers: workers, page: page, generation: generation, standsBy: standsBy, placementKey: key,
+            awaited: Awaited(workers: sources, pending: pending), configuration: try Configuration(from: &reader))
     }
 }
 

@@ -93,4 +93,12 @@ package enum Counter: Int, CaseIterable, Sendable {
     case hostKeysRestored
     case hostKeysExpired
     case hostKeyReportsLost
+
+    // Changes of generations
+    case roomsMovedOut
+    case roomsMovedIn
+    case membersMovedOut
+    case membersMovedIn
+    case joinAwaitedRoom
+    case closedRestart
 }

@@ -65,6 +65,8 @@ package enum Limits {
     package static let drainClosesPerTurnMin = 64
     /// How long a turn waits for events while something must be tried again soon: a handover, a drain, an accept.
     package static let busyTurnMilliseconds: Int32 = 5
+    /// The same while a worker leaves: an inbox that had enough is read within a fraction of it.
+    package static let leavingTurnMilliseconds: Int32 = 1
     /// How long a listener is left alone when accept(2) fails for want of descriptors or memory.
     package static let acceptPauseNanoseconds: UInt64 = 100_000_000
 
@@ -110,8 +112,9 @@ package enum Limits {
     package static let handoffInputBytesMax = requestHeadBytesMax + tlsRecordBytesMax + receiveBytesMax
     /// TLS records that travel with a connection because its socket has not taken them.
     package static let handoffOutputBytesMax = 32_768
-    /// Moves of a connection before it is let in. One is enough while workers agree; more means that they don't.
-    package static let handoffHopsMax = 3
+    /// Moves of a connection before it is let in. One is enough while workers agree, and each reload that happens meanwhile
+    /// may add one; more means that they don't agree.
+    package static let handoffHopsMax = 8
     /// How long a connection waits for an owner whose inbox is full, before 503.
     package static let handoffSeconds = 5
     /// Connections of one worker that wait so: beyond it 503 at once.
@@ -123,6 +126,23 @@ package enum Limits {
     package static let controlBufferBytes = 1 << 20
     /// What Linux allows a socket buffer without privilege (net.core.wmem_max by default).
     package static let socketBufferBytesDefault = 212_992
+
+    // MARK: - Change of generations
+
+    /// Rooms that a worker sends to its successor in one turn: between turns its other rooms are served.
+    package static let roomsMovedPerTurnMax = 8
+    /// Memory of messages unread in an inbox beyond which no further room begins to move there: a room is quiet until its
+    /// last member has been taken, so few may be in front of it. A dozen members without a backlog.
+    package static let moveUnreadBytesMax: Int32 = 16_384
+    /// How long new workers may take to be ready, before the change is given up. They take milliseconds.
+    package static let generationReadyNanoseconds: UInt64 = 30_000_000_000
+    /// What waits for or from a member, in the message that moves it; more goes beside it in a file.
+    package static let moveInlineBytesMax = 65_536
+    /// How long a join waits for its room to arrive, before 503. A worker with 100,000 clients needs some seconds.
+    package static let roomArrivalSeconds = 30
+    /// How long a worker that has no room left waits for its last connections: handshakes, answers and closes have their own
+    /// deadlines, which are shorter.
+    package static let leaveSeconds = 30
 
     // MARK: - TLS
 
@@ -251,6 +271,8 @@ package enum Limits {
     package static let trustedProxiesMax = 256
     /// The value of one RELAY_ variable: more than any valid one needs (a range is 44 bytes with its comma).
     package static let environmentValueBytesMax = 12_288
+    /// A file given with --env-file: every variable with its longest value would be more, but nobody needs all of them.
+    package static let environmentFileBytesMax = 65_536
     /// As much of a bad value as an error quotes.
     package static let quotedValueBytesMax = 100
 
@@ -276,7 +298,8 @@ package enum Limits {
                 "as many trusted proxies as allowed fit an environment value"
             ),
             (
-                trustedProxiesMax * AddressRange.encodedBytes + 2 * pathBytesMax + 512 <= controlMessageBytesMax,
+                trustedProxiesMax * AddressRange.encodedBytes + 2 * pathBytesMax + 4 * workersMax + 512
+                    <= controlMessageBytesMax,
                 "a launch fits its message"
             ),
             (

@@ -87,6 +87,12 @@ struct Credentials {
         return copy
     }
 
+    /// For credentials that others have taken the place of.
+    func close() {
+        _ = Glibc.close(certificate)
+        _ = Glibc.close(privateKey)
+    }
+
     /// What an operator should know about the certificate's dates; nil if all is well.
     func warning(nowUnixSeconds now: Int64) -> String? {
         if now < validity.from { return "the certificate is not valid before \(Self.date(validity.from))" }

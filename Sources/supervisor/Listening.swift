@@ -25,8 +25,8 @@ struct ListenError: Error, CustomStringConvertible {
 
 /// The relay's listeners and where they listen.
 struct Listeners {
-    /// One descriptor a worker, open as long as the supervisor lives.
-    let descriptors: [Int32]
+    /// One a worker, or more: none is ever closed, because what waits in it would be refused.
+    private(set) var descriptors: [Int32] = []
     /// With the port that the kernel chose, if it was asked to.
     let address: ListenAddress
 
@@ -37,8 +37,23 @@ struct Listeners {
             var address = address
             if address.port == 0 { address.port = try Self.port(of: probe.number) }
             _ = consume probe
-            var descriptors: [Int32] = []
-            for _ in 0..<count {
+            self.address = address
+        } catch {
+            throw ListenError(address: address, cause: error)
+        }
+        try grow(to: count)
+    }
+
+    /// Listeners that another program of this relay has opened.
+    init(_ address: ListenAddress, descriptors: [Int32]) {
+        self.address = address
+        self.descriptors = descriptors
+    }
+
+    /// Opens listeners until there is one for each of `count` workers.
+    mutating func grow(to count: Int) throws(ListenError) {
+        do throws(SystemError) {
+            while descriptors.count < count {
                 let listener = try Self.bind(address, sharesPort: true)
                 guard clinux_tune_listener(listener.number, Int32(Limits.unsentBytesMax)) == 0 else {
                     throw SystemError("setsockopt")
@@ -46,11 +61,14 @@ struct Listeners {
                 guard listen(listener.number, Int32(Limits.listenBacklog)) == 0 else { throw SystemError("listen") }
                 descriptors.append(listener.release())
             }
-            self.descriptors = descriptors
-            self.address = address
         } catch {
             throw ListenError(address: address, cause: error)
         }
+    }
+
+    /// The listeners of worker `index` of `workers`: every one is some worker's.
+    func share(of index: Int, workers: Int) -> [Int32] {
+        stride(from: index, to: descriptors.count, by: workers).map { descriptors[$0] }
     }
 
     /// A bound socket. "Any" is an IPv6 socket that takes IPv4 as well, or an IPv4 one where there is no IPv6.

@@ -27,14 +27,27 @@ enum Version {
     static let text = "0.1.0"
 }
 
+/// Where the settings come from.
+struct SettingsOptions: ParsableArguments {
+    @Option(
+        name: .customLong("env-file"),
+        help: ArgumentHelp(
+            "A file of NAME=value lines that go before the environment; read again at a reload.", valueName: "file"))
+    var file: String?
+
+    var settings: Settings { Settings(file: file) }
+}
+
 struct CheckConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check-config",
         abstract: "Check the RELAY_ variables and say what is in force.",
         discussion: "Exits 0 if the relay could start with them, else 78 with every problem on stderr.")
 
+    @OptionGroup var options: SettingsOptions
+
     func run() throws {
-        let configuration = try readConfiguration()
+        let configuration = try readConfiguration(options.settings)
         do throws(StartError) {
             if let files = configuration.tls {
                 let program = try WorkerProgram(variables: environmentVariables())
@@ -56,16 +69,18 @@ struct RunCommand: ParsableCommand {
         abstract: "Run the relay (the default).",
         discussion: "Stops with status 0 after SIGTERM or SIGINT, 69 if its port is taken, 78 if a variable is wrong.")
 
+    @OptionGroup var options: SettingsOptions
+
     func run() throws {
         // Whoever reads the log or the greeting may go away; that ends no relay.
         _ = signal(SIGPIPE, SIG_IGN)
-        let configuration = try readConfiguration()
+        let configuration = try readConfiguration(options.settings)
         let logger = makeLogger(
             level: configuration.logLevel, format: configuration.logFormat, process: "supervisor")
         let supervisor: Supervisor
         do throws(StartError) {
             let program = try WorkerProgram(variables: environmentVariables())
-            supervisor = try Supervisor(configuration, program, logger: logger)
+            supervisor = try Supervisor(configuration, options.settings, program, logger: logger)
         } catch {
             standardError("relay: \(error.description)")
             throw ExitCode(error.exitStatus)
@@ -110,11 +125,10 @@ struct RunCommand: ParsableCommand {
     }
 }
 
-/// The configuration of this process's environment; every problem is printed.
-private func readConfiguration() throws -> Configuration {
+/// The configuration of this process; every problem is printed.
+private func readConfiguration(_ settings: Settings) throws -> Configuration {
     _ = clinux_raise_descriptor_limit()
-    let (configuration, problems, warnings) = Configuration.read(
-        environment: environmentVariables(), machine: Machine.current())
+    let (configuration, problems, warnings) = settings.read()
     for warning in warnings { standardError("relay: warning: \(warning)") }
     for problem in problems { standardError("relay: \(problem)") }
     guard let configuration else { throw ExitCode(ExitStatus.configuration) }

@@ -4,7 +4,8 @@
 // Signals set intent by way of a signalfd; the loop acts on it:
 //     SIGTERM, SIGINT   drain, exit 0; a second one ends at once
 //     SIGCHLD           reap, account for what died with the process, start the next one
-//     SIGHUP, SIGUSR2   not available in this version: said in the log
+//     SIGHUP            reload (Generations.swift)
+//     SIGUSR2           upgrade to a new program
 
 import CLinux
 import Glibc
@@ -18,32 +19,46 @@ struct StartError: Error, CustomStringConvertible {
 }
 
 final class Supervisor {
-    private let configuration: Configuration
-    private let logger: Logger
-    private let program: WorkerProgram
+    var configuration: Configuration
+    /// Reads the configuration anew: of the environment, and of the file that was named.
+    let settings: Settings
+    var logger: Logger
+    let program: WorkerProgram
     /// With TLS: the open files, and the ring of ticket keys.
-    private let credentials: Credentials?
-    private let tickets: TicketMemory?
-    private let ticketFile: Int32?
+    var credentials: Credentials?
+    let tickets: TicketMemory?
+    let ticketFile: Int32?
     private var ticketsRotatedAt = Clock.monotonicNanoseconds()
-    private let memory: SharedMemory
-    private let memoryFile: Int32
-    private let listeners: Listeners
-    private let places: [WorkerPlace]
+    let memory: SharedMemory
+    let memoryFile: Int32
+    var listeners: Listeners
+    /// Counts reloads and upgrades.
+    var generation: UInt64 = 1
+    /// The workers that serve, by their numbers.
+    var places: [WorkerPlace] = []
+    /// Those of generations before, which let their last connections go.
+    var leavers: [WorkerPlace] = []
+    /// A reload or the like that is under way (Generations.swift).
+    var change: Change?
+    /// Asked for while another was under way.
+    var nextChange: Change.Kind?
     /// SipHash key that pins rooms to workers: the same as long as the relay runs.
-    private let placementKey: [UInt8]
+    let placementKey: [UInt8]
     private let signals: Descriptor
-    private let startedAt = Clock.monotonicNanoseconds()
+    let startedAt = Clock.monotonicNanoseconds()
     private var hasServed = false
     /// When what is left is killed, once the relay drains.
-    private var drainDeadline: UInt64?
+    var drainDeadline: UInt64?
     private var isForced = false
     private var heartsCheckedAt: UInt64 = 0
 
     var address: ListenAddress { listeners.address }
 
-    init(_ configuration: Configuration, _ program: WorkerProgram, logger: Logger) throws(StartError) {
+    init(
+        _ configuration: Configuration, _ settings: Settings, _ program: WorkerProgram, logger: Logger
+    ) throws(StartError) {
         self.configuration = configuration
+        self.settings = settings
         self.program = program
         self.logger = logger
         // It will hold ticket keys, and the descriptor of the private key.
@@ -79,13 +94,13 @@ final class Supervisor {
                 tickets = try TicketMemory.create(in: ring)
                 ticketFile = ring.release()
             }
-            var places: [WorkerPlace] = []
             for index in 0..<configuration.workers {
                 memory.assign(index, .current)
                 places.append(
-                    try WorkerPlace(index: index, listener: listeners.descriptors[index], page: memory.page(index)))
+                    try WorkerPlace(
+                        index: index, listeners: listeners.share(of: index, workers: configuration.workers),
+                        pageIndex: index, page: memory.page(index)))
             }
-            self.places = places
         } catch {
             throw StartError(description: "can't start: \(error)", exitStatus: ExitStatus.unavailable)
         }
@@ -107,6 +122,7 @@ final class Supervisor {
             watchHearts()
             rotateTickets()
             restartDue()
+            advanceChange()
             enforceDeadline()
             if !hasServed && drainDeadline == nil && places.allSatisfy(\.isReady) {
                 hasServed = true
@@ -118,14 +134,14 @@ final class Supervisor {
     }
 
     private var isFinished: Bool {
-        drainDeadline != nil && places.allSatisfy { $0.pid == nil }
+        drainDeadline != nil && everyPlace.allSatisfy { $0.pid == nil }
     }
 
     /// Waits for a signal, a message, or the next thing that is due. poll(2): there is a handful of descriptors.
     ///
     /// - Returns: the places whose channels have something to say or take.
     private func wait() -> [WorkerPlace] {
-        let reachable = places.filter { $0.control != nil }
+        let reachable = everyPlace.filter { $0.control != nil }
         var polled = reachable.map { place in
             let writes = place.control?.isBlocked == true ? Int16(POLLOUT) : 0
             return pollfd(fd: place.control?.number ?? -1, events: Int16(POLLIN) | writes, revents: 0)
@@ -133,7 +149,7 @@ final class Supervisor {
         polled.append(pollfd(fd: signals.number, events: Int16(POLLIN), revents: 0))
         let now = Clock.monotonicNanoseconds()
         var patience = Limits.heartbeatCheckNanoseconds
-        for due in places.compactMap(\.restartDue) + [killDue].compactMap({ $0 }) {
+        for due in everyPlace.compactMap(\.restartDue) + [killDue].compactMap({ $0 }) {
             patience = min(patience, due > now ? due - now : 0)
         }
         // Rounded up: a wait that ends a little early would spin.
@@ -148,7 +164,7 @@ final class Supervisor {
 
     // MARK: - Launching
 
-    private func launch(_ place: WorkerPlace) {
+    func launch(_ place: WorkerPlace) {
         let now = Clock.monotonicNanoseconds()
         do throws(SystemError) {
             let (pid, control) = try program.start(name: "relay-worker")
@@ -162,27 +178,22 @@ final class Supervisor {
             logger.error("can't start worker", metadata: ["worker": "\(place.index)", "reason": "\(error)"])
             return
         }
-        let launch = ControlMessage.Launch(
-            index: place.index, workers: places.count, placementKey: placementKey, configuration: configuration)
+        let launch = describeLaunch(place)
+        let peers = peers(of: place)
+        let credentials = launch.standsBy ? change?.credentials ?? credentials : credentials
         do throws(SystemError) {
-            var descriptors = [memoryFile, place.listener, place.inboxReceiver]
+            var descriptors = [memoryFile, place.inboxReceiver]
             if let credentials, let ticketFile {
                 descriptors += [credentials.certificate, credentials.privateKey, ticketFile]
             }
             try place.control?.sendAlways(.launch(launch), descriptors: descriptors)
-            let senders = places.map(\.inboxSender)
-            for first in stride(from: 0, to: senders.count, by: Int(CLINUX_DESCRIPTORS_MAX)) {
-                let part = senders[first..<min(first + Int(CLINUX_DESCRIPTORS_MAX), senders.count)]
-                try place.control?.sendAlways(.inboxes(first: first), descriptors: Array(part))
+            for part in Self.parts(place.listeners) {
+                try place.control?.sendAlways(.listeners, descriptors: part)
             }
-            let keys = place.hostKeys.map { room, key in
-                ControlMessage.HostKey(room: room, publicKey: key.publicKey, expiry: key.expiry)
-            }
-            for first in stride(from: 0, to: keys.count, by: Limits.hostKeysPerMessageMax) {
-                let part = keys[first..<min(first + Limits.hostKeysPerMessageMax, keys.count)]
-                try place.control?.sendAlways(.hostKeys(Array(part)))
-            }
+            try sendInboxes(of: peers, to: place)
+            for keys in place.hostKeyMessages { try place.control?.sendAlways(keys) }
             try place.control?.sendAlways(.start)
+            try sendRoute(afterLaunchOf: place)
         } catch {
             // It has died already: SIGCHLD is on its way.
             logger.error("launch cut short", metadata: ["worker": "\(place.index)", "reason": "\(error)"])
@@ -192,7 +203,7 @@ final class Supervisor {
     private func restartDue() {
         guard drainDeadline == nil else { return }
         let now = Clock.monotonicNanoseconds()
-        for place in places {
+        for place in everyPlace {
             if let due = place.restartDue, now >= due { launch(place) }
         }
     }
@@ -232,16 +243,23 @@ final class Supervisor {
             // The first one is enough to serve: the others' absence is told as what it is.
             if drainDeadline == nil { memory.phase = .serving }
             logger.debug("worker ready", metadata: ["worker": "\(place.index)", "pid": "\(place.pid ?? 0)"])
-            if let deadline = drainDeadline { _ = place.send(.drain(deadline: deadline)) }
+            if let deadline = drainDeadline { _ = place.send(.drain(deadline: deadline, isRestart: false)) }
         case .hostKeys(let keys):
             for key in keys {
-                place.hostKeys[key.room] = WorkerPlace.HostKey(publicKey: key.publicKey, expiry: 0)
+                // A room's own has no expiry; a worker may have been given one that has.
+                place.hostKeys[key.room] = WorkerPlace.HostKey(publicKey: key.publicKey, expiry: key.expiry)
             }
         case .hostKeyGone(let room):
             place.hostKeys[room] = nil
         case .failed(let reason):
             logger.error("worker failed", metadata: ["worker": "\(place.index)", "reason": "\(reason)"])
-        case .launch, .inboxes, .start, .drain, .checkCredentials, .credentials, .makeCertificate, .certificate:
+        case .routed:
+            place.isRouted = true
+        case .moved(let moved):
+            place.hasMoved = true
+            change?.add(moved)
+        case .launch, .inboxes, .start, .drain, .checkCredentials, .credentials, .makeCertificate, .certificate,
+            .listeners, .serve, .route, .lastCall, .sourceGone:
             logger.error(
                 "control message out of place",
                 metadata: ["worker": "\(place.index)", "message": "\(message.name)"])
@@ -258,7 +276,7 @@ final class Supervisor {
             switch Int32(information.ssi_signo) {
             case SIGTERM, SIGINT: stop()
             case SIGCHLD: reap()
-            case SIGHUP: logger.warning("SIGHUP: reload is not available in this version; restart to apply a change")
+            case SIGHUP: request(.reload)
             case SIGUSR2: logger.warning("SIGUSR2: upgrade is not available in this version")
             default: break
             }
@@ -270,7 +288,7 @@ final class Supervisor {
             var status: Int32 = 0
             let pid = unsafe waitpid(-1, &status, WNOHANG)
             guard pid > 0 else { return }
-            guard let place = places.first(where: { $0.pid == pid }) else { continue }
+            guard let place = everyPlace.first(where: { $0.pid == pid }) else { continue }
             // What it said last: host keys above all.
             receive(from: place)
             ended(place, status)
@@ -294,6 +312,7 @@ final class Supervisor {
             logger.debug("worker stopped", metadata: metadata)
             return
         }
+        guard !endedInChange(place, status, metadata) else { return }
         let pause = place.restarts.died(uptime: uptime)
         place.page.deathsInRow = place.restarts.deathsInRow
         place.restartDue = now + pause
@@ -303,7 +322,7 @@ final class Supervisor {
                 ["restart_in": "\(pause / 1_000_000)ms"], uniquingKeysWith: { first, _ in first }))
     }
 
-    private static func cause(_ status: Int32) -> String {
+    static func cause(_ status: Int32) -> String {
         if clinux_wait_exited(status) != 0 { return "exit \(clinux_wait_exit_status(status))" }
         let signal = clinux_wait_signal(status)
         return unsafe "signal \(signal) (\(String(cString: strsignal(signal))))"
@@ -315,7 +334,7 @@ final class Supervisor {
         let now = Clock.monotonicNanoseconds()
         guard now - heartsCheckedAt >= Limits.heartbeatCheckNanoseconds else { return }
         heartsCheckedAt = now
-        for place in places {
+        for place in everyPlace {
             if place.isReady && place.restarts.deathsInRow > 0 {
                 place.restarts.lived(uptime: now - place.launchedAt)
                 place.page.deathsInRow = place.restarts.deathsInRow
@@ -353,16 +372,17 @@ final class Supervisor {
         drainDeadline = now + grace
         memory.phase = .draining
         logger.info("draining", metadata: ["grace": "\(configuration.shutdownGraceSeconds)s"])
-        for place in places {
+        abandonChange()
+        for place in everyPlace {
             place.restartDue = nil
-            if place.isReady { _ = place.send(.drain(deadline: now + grace)) }
+            if place.isReady { _ = place.send(.drain(deadline: now + grace, isRestart: false)) }
         }
     }
 
     /// Kills what is left when the grace is over, with some time for workers to end by themselves.
     private func enforceDeadline() {
         guard let killDue, Clock.monotonicNanoseconds() >= killDue else { return }
-        for place in places {
+        for place in everyPlace {
             guard let pid = place.pid else { continue }
             if !isForced {
                 logger.warning("worker did not stop in time: killing it", metadata: ["worker": "\(place.index)"])

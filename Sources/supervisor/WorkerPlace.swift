@@ -10,16 +10,24 @@ import Shared
 
 /// The descriptors and memory that a worker's place holds, and the process in it.
 final class WorkerPlace {
+    /// Its number in its generation.
     let index: Int
-    let listener: Int32
+    let generation: UInt64
+    /// Its own, and at a lower count of workers than before those that nobody else has.
+    let listeners: [Int32]
     /// Both ends are kept: handoffs wait in the kernel while no process reads them.
     let inboxReceiver: Int32
     let inboxSender: Int32
+    /// Place of its page in the shared memory.
+    let pageIndex: Int
     let page: WorkerPage
 
     private(set) var pid: pid_t?
     var control: ControlChannel?
     var isReady = false
+    /// In a change of generations: whether it hands joins to the new inboxes, and whether it has no room left.
+    var isRouted = false
+    var hasMoved = false
     /// The heartbeat at the last look, and at how many looks in a row it has been the same.
     private var heartbeatSeen: UInt64 = 0
     private var silentChecks = 0
@@ -36,11 +44,24 @@ final class WorkerPlace {
         var expiry: UInt64
     }
 
-    init(index: Int, listener: Int32, page: WorkerPage) throws(SystemError) {
+    init(
+        index: Int, generation: UInt64 = 1, listeners: [Int32], pageIndex: Int, page: WorkerPage
+    ) throws(SystemError) {
         self.index = index
-        self.listener = listener
+        self.generation = generation
+        self.listeners = listeners
+        self.pageIndex = pageIndex
         self.page = page
         (inboxReceiver, inboxSender) = try MessagePair(bufferBytes: Int32(Limits.inboxBufferBytes)).split()
+    }
+
+    /// Whether a change brings it, or has brought it.
+    func isNew(in change: Change) -> Bool { change.successors.contains { $0 === self } }
+
+    /// Closes the inbox: for a place that nobody will come to again.
+    func close() {
+        _ = Glibc.close(inboxReceiver)
+        _ = Glibc.close(inboxSender)
     }
 
     /// A process was started in the place.
@@ -67,6 +88,16 @@ final class WorkerPlace {
             return try control?.send(message) ?? false
         } catch {
             return false
+        }
+    }
+
+    /// The keys as messages to a worker.
+    var hostKeyMessages: [ControlMessage] {
+        let keys = hostKeys.map { room, key in
+            ControlMessage.HostKey(room: room, publicKey: key.publicKey, expiry: key.expiry)
+        }
+        return stride(from: 0, to: keys.count, by: Limits.hostKeysPerMessageMax).map { first in
+            .hostKeys(Array(keys[first..<min(first + Limits.hostKeysPerMessageMax, keys.count)]))
         }
     }
 

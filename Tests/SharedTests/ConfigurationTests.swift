@@ -356,7 +356,8 @@ private let unusual = [
         configuration.trustedProxies = Array(
             repeating: try #require(AddressRange("::1")), count: Limits.trustedProxiesMax)
         let key = [UInt8](repeating: 7, count: Limits.placementKeyBytes)
-        let launch = ControlMessage.Launch(index: 1, workers: 2, placementKey: key, configuration: configuration)
+        let launch = ControlMessage.Launch(
+            index: 1, workers: 2, page: 0, placementKey: key, configuration: configuration)
         let message = ControlMessage.launch(launch)
         #expect(message.bytes.count <= Limits.controlMessageBytesMax)
         #expect(try ControlMessage(message.bytes) == message)

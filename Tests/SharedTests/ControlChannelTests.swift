@@ -173,9 +173,9 @@ private struct Channels {
         let (near, far) = try MessagePair(bufferBytes: 4096).split()
         defer { _ = close(far) }
         #expect(channels.near.send(raw: [1]))
-        #expect(channels.near.send(raw: [2, 0, 5, 0], descriptors: [near, near]))
+        #expect(channels.near.send(raw: [99, 0, 5, 0], descriptors: [near, near]))
         _ = close(near)
-        #expect(channels.near.send(raw: [1, 0, 5, 0, 9]))
+        #expect(channels.near.send(raw: [2, 0, 5, 0, 9]))
         #expect(try channels.near.send(.start))
         let outcomes = (0..<4).map { _ in channels.far.receive() }
         #expect(

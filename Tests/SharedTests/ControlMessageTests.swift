@@ -25,13 +25,25 @@ private var unusual: Configuration {
     private static let publicKey = [UInt8](0..<32)
 
     private static func launch(
-        index: Int = 1, workers: Int = 3, key: [UInt8] = [UInt8](1...16), _ configuration: Configuration = unusual
+        index: Int = 1, workers: Int = 3, page: Int = 5, pending: [Int] = [0, 3], key: [UInt8] = [UInt8](1...16),
+        _ configuration: Configuration = unusual
     ) -> ControlMessage {
-        .launch(.init(index: index, workers: workers, placementKey: key, configuration: configuration))
+        .launch(
+            .init(
+                index: index, workers: workers, page: page, generation: 7, standsBy: true, placementKey: key,
+                awaited: .init(workers: 4, pending: pending), configuration: configuration))
     }
 
     private static func hostKeys(_ keys: [(room: [UInt8], expiry: UInt64)]) -> ControlMessage {
         .hostKeys(keys.map { .init(room: $0.room, publicKey: publicKey, expiry: $0.expiry) })
+    }
+
+    private static var moved: ControlMessage.Moved {
+        var moved = ControlMessage.Moved()
+        moved.add(pause: 3)
+        moved.add(pause: 2)
+        (moved.clients, moved.bytes) = (.max, 9)
+        return moved
     }
 
     static let every: [ControlMessage] = [
@@ -40,7 +52,10 @@ private var unusual: Configuration {
         hostKeys([([1], 2), ([], 3)]),
         hostKeys(Array(repeating: ([UInt8](repeating: 255, count: 256), 0), count: Limits.hostKeysPerMessageMax)),
         .hostKeyGone(room: []), .hostKeyGone(room: [UInt8](repeating: 0, count: 256)), .start, .ready,
-        .drain(deadline: 0x0102_0304_0506_0708), .failed(reason: ""), .failed(reason: "can't: \u{1F600}"),
+        .drain(deadline: 0x0102_0304_0506_0708, isRestart: true), .drain(deadline: 0, isRestart: false),
+        launch(page: 1023, pending: []), launch(pending: [0, 1, 2, 3]), .listeners, .serve,
+        .route(workers: 1, leaves: false), .route(workers: 256, leaves: true), .routed, .lastCall, .moved(moved),
+        .sourceGone(index: 0), .sourceGone(index: 255), .failed(reason: ""), .failed(reason: "can't: \u{1F600}"),
         .checkCredentials, .credentials(from: -1, until: .max), .makeCertificate, .certificate([], privateKey: []),
         .certificate([1, 2], privateKey: [3]),
     ]
@@ -60,18 +75,23 @@ private var unusual: Configuration {
     }
 
     @Test func `are written by the byte map`() {
-        #expect(ControlMessage.version == 1)
-        #expect(ControlMessage.start.bytes == [1, 0, 5, 0])
-        #expect(ControlMessage.ready.bytes == [1, 0, 6, 0])
-        #expect(ControlMessage.inboxes(first: 0x0102).bytes == [1, 0, 2, 0, 2, 1, 0, 0])
-        #expect(ControlMessage.drain(deadline: 0x0102_0304_0506_0708).bytes == [1, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1])
-        #expect(ControlMessage.failed(reason: "no").bytes == [1, 0, 8, 0, 2, 0, 0, 0, 0x6E, 0x6F])
-        #expect(ControlMessage.hostKeyGone(room: [7]).bytes == [1, 0, 4, 0, 1, 0, 0, 0, 7])
+        #expect(ControlMessage.version == 2)
+        #expect(ControlMessage.start.bytes == [2, 0, 5, 0])
+        #expect(ControlMessage.ready.bytes == [2, 0, 6, 0])
+        #expect(ControlMessage.inboxes(first: 0x0102).bytes == [2, 0, 2, 0, 2, 1, 0, 0])
+        #expect(
+            ControlMessage.drain(deadline: 0x0102_0304_0506_0708, isRestart: true).bytes
+                == [2, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 1])
+        #expect(ControlMessage.failed(reason: "no").bytes == [2, 0, 8, 0, 2, 0, 0, 0, 0x6E, 0x6F])
+        #expect(ControlMessage.hostKeyGone(room: [7]).bytes == [2, 0, 4, 0, 1, 0, 0, 0, 7])
         let hostKeys = Self.hostKeys([([7, 8], 9)])
-        let start: [UInt8] = [1, 0, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0, 7, 8, 32, 0, 0, 0]
+        let start: [UInt8] = [2, 0, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0, 7, 8, 32, 0, 0, 0]
         #expect(hostKeys.bytes == start + Self.publicKey + [9, 0, 0, 0, 0, 0, 0, 0])
-        let launch: [UInt8] = [1, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 16, 0, 0, 0]
-        #expect(Array(Self.launch().bytes.prefix(32)) == launch + [UInt8](1...16))
+        let launch: [UInt8] = [2, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 16, 0, 0, 0]
+        let awaited: [UInt8] = [4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]
+        #expect(Array(Self.launch().bytes.prefix(61)) == launch + [UInt8](1...16) + awaited)
+        #expect(ControlMessage.route(workers: 3, leaves: true).bytes == [2, 0, 15, 0, 3, 0, 0, 0, 1])
+        #expect(ControlMessage.sourceGone(index: 4).bytes == [2, 0, 19, 0, 4, 0, 0, 0])
     }
 
     @Test(arguments: every) func `are refused at every truncation and with anything behind them`(
@@ -84,23 +104,37 @@ private var unusual: Configuration {
     }
 
     @Test func `of another version or an unknown kind are refused`() {
-        for version in [0, 2, 0x0100, 0xFFFF] as [UInt16] {
+        for version in [0, 1, 3, 0x0100, 0xFFFF] as [UInt16] {
             let bytes = [UInt8(version & 0xFF), UInt8(version >> 8)] + ControlMessage.start.bytes[2...]
             #expect(error(bytes) == .invalid(field: "version"))
         }
-        for kind in [0, 13, 0x0105, 0xFFFF] as [UInt16] {
-            #expect(error([1, 0, UInt8(kind & 0xFF), UInt8(kind >> 8)]) == .invalid(field: "kind"))
+        for kind in [0, 20, 0x0105, 0xFFFF] as [UInt16] {
+            #expect(error([2, 0, UInt8(kind & 0xFF), UInt8(kind >> 8)]) == .invalid(field: "kind"))
         }
     }
 
     @Test func `to launch name a worker that there is`() {
-        for (index, workers) in [(0, 0), (1, 1), (3, 3), (0, 257), (256, 256), (0, 0xFFFF_FFFF)] {
+        for (index, workers) in [(0, 0), (0, 257), (256, 256), (0, 0xFFFF_FFFF)] {
             #expect(error(Self.launch(index: index, workers: workers).bytes) == .invalid(field: "workers"))
         }
         for count in [0, 15, 17] {
             let key = [UInt8](repeating: 1, count: count)
             #expect(error(Self.launch(key: key).bytes) == .invalid(field: "placement key"))
         }
+    }
+
+    @Test func `to launch name a page and sources that there are`() {
+        #expect(error(Self.launch(page: 1024).bytes) == .invalid(field: "page"))
+        #expect(error(Self.launch(pending: [4]).bytes) == .invalid(field: "sources"))
+        #expect(error(Self.launch(pending: [0, 1, 2, 3, 0]).bytes) == .invalid(field: "sources"))
+    }
+
+    @Test func `of a change of generations keep to their ranges`() {
+        #expect(error(ControlMessage.route(workers: 0, leaves: false).bytes) == .invalid(field: "workers"))
+        #expect(error(ControlMessage.route(workers: 257, leaves: false).bytes) == .invalid(field: "workers"))
+        #expect(error(ControlMessage.sourceGone(index: 256).bytes) == .invalid(field: "source"))
+        #expect(error([2, 0, 15, 0, 3, 0, 0, 0, 2]) == .invalid(field: "leaves"))
+        #expect(error([2, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 2]) == .invalid(field: "restart"))
     }
 
     @Test func `with a host key keep its size and the room's`() {
@@ -173,10 +207,10 @@ private var unusual: Configuration {
             }
             #expect(found.description == field)
         }
-        // The last two bytes: log level and format; the byte behind the placement key: the kind of host.
+        // The last two bytes: log level and format; the byte behind the sources: the kind of host.
         let bytes = Self.launch(Configuration()).bytes
         for (index, value, field) in [
-            (bytes.count - 2, 7, "log level"), (bytes.count - 1, 2, "log format"), (32, 2, "listen address"),
+            (bytes.count - 2, 7, "log level"), (bytes.count - 1, 2, "log format"), (61, 2, "listen address"),
         ] as [(Int, UInt8, StaticString)] {
             var bytes = bytes
             bytes[index] = value
@@ -191,7 +225,8 @@ private var unusual: Configuration {
         let kinds = [
             "launch", "inboxes", "hostKeys", "hostKeyGone", "start", "ready", "drain", "failed", "checkCredentials",
             "credentials",
-            "makeCertificate", "certificate",
+            "makeCertificate", "certificate", "listeners", "serve", "route", "routed", "lastCall", "moved",
+            "sourceGone",
         ]
         #expect(names == Set(kinds))
     }

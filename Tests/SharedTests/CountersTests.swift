@@ -28,6 +28,8 @@ import Testing
                 "closedShutdown",
                 "closedSocketError", "closedFlushTimeout", "closedTLSViolation", "closedTLSAlert",
                 "roomsOpened", "roomsClosed", "hostKeysRestored", "hostKeysExpired", "hostKeyReportsLost",
+                "roomsMovedOut", "roomsMovedIn", "membersMovedOut", "membersMovedIn", "joinAwaitedRoom",
+                "closedRestart",
             ])
     }
 

@@ -13,7 +13,7 @@ import Testing
         let file = try SharedMemory.makeFile()
         let memory = try SharedMemory.create(in: file)
         memory.assign(0, .current)
-        return try WorkerPlace(index: 0, listener: -1, page: memory.page(0))
+        return try WorkerPlace(index: 0, listeners: [], pageIndex: 0, page: memory.page(0))
     }
 
     /// The end of a control channel that a worker would have.

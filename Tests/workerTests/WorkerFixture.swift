@@ -20,8 +20,9 @@ struct WorkerFixture: ~Copyable {
         let (listener, nobody) = try StreamPair().split()
         worker = try Worker(
             Launched(
-                index: 0, configuration: Configuration(), placementKey: [UInt8](0..<16), memory: memory,
-                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, listener: Descriptor(owning: listener),
+                index: 0, page: 0, generation: 1, standsBy: false, awaited: .init(workers: 1, pending: []),
+                configuration: Configuration(), placementKey: [UInt8](0..<16), memory: memory,
+                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, listeners: [listener],
                 inbox: Descriptor(owning: inbox), outboxes: [outbox],
                 control: ControlChannel(Descriptor(owning: control)),
                 survivingKeys: [:], ciphers: try RecordCiphers(), tlsContext: nil, tickets: nil, ticketGeneration: 0))

@@ -33,6 +33,9 @@ int clinux_send_message(int socket, const void *bytes, size_t count, const int *
 ssize_t clinux_receive_message(
     int socket, void *bytes, size_t capacity, int *descriptors, size_t descriptor_capacity, size_t *descriptor_count);
 
+/// ioctl(2) SIOCOUTQ: bytes of memory that what was sent at this end of a Unix socket, and has not been read, takes; -1 with errno.
+int clinux_unread_bytes(int socket);
+
 /// posix_spawn(3) of `path` with `control` as its descriptor 3, nothing else beyond stderr inherited,
 /// default signal handlers, no signal blocked. Returns 0 or the error number.
 int clinux_spawn(const char *path, char *const argv[], char *const envp[], int control, pid_t *pid);

@@ -7,14 +7,15 @@ import Logging
 import Shared
 
 extension Worker {
-    mutating func acceptConnections() {
+    /// Takes new connections from one of this worker's listeners.
+    mutating func acceptConnections(_ listener: Int) {
         guard waitingHandshakes.count < Limits.tlsHandshakesWaitingMax else {
             pauseAccepting(UInt64(Limits.busyTurnMilliseconds) * 1_000_000)
             return
         }
         for _ in 0..<Limits.acceptsPerTurnMax {
             var storage = sockaddr_storage()
-            let number = unsafe clinux_accept(listener.number, &storage)
+            let number = unsafe clinux_accept(listeners[listener], &storage)
             guard number >= 0 else {
                 acceptFailed(errno)
                 if errno == ECONNABORTED || errno == EINTR { continue }
@@ -92,7 +93,7 @@ extension Worker {
 
     /// Leaves the listener alone for some nanoseconds.
     private mutating func pauseAccepting(_ pause: UInt64) {
-        poller.change(listener.number, to: [], .listener)
+        for place in listeners.indices { poller.change(listeners[place], to: [], .listener(place)) }
         acceptAgainAt = now + pause
     }
 
@@ -100,7 +101,32 @@ extension Worker {
     mutating func retryAccept() {
         guard acceptAgainAt != 0, now >= acceptAgainAt else { return }
         acceptAgainAt = 0
-        poller.change(listener.number, to: .read, .listener)
+        for place in listeners.indices { poller.change(listeners[place], to: .read, .listener(place)) }
+    }
+
+    /// Watches the listeners: from now on this worker serves.
+    mutating func startAccepting() {
+        guard !isAccepting, leaving == nil, drainDeadline == nil else { return }
+        do throws(SystemError) {
+            for place in listeners.indices { try poller.add(listeners[place], .read, .listener(place)) }
+            isAccepting = true
+        } catch {
+            // It ends, and the supervisor starts another.
+            logger.error("a listener can't be watched", metadata: ["reason": "\(error)"])
+            hasFailed = true
+        }
+    }
+
+    /// Leaves the listeners to whoever comes behind. What waits in them is theirs.
+    mutating func stopAccepting() {
+        if isAccepting {
+            for listener in listeners { poller.remove(listener) }
+        }
+        // A copy elsewhere would keep a listener open that is closed.
+        for listener in listeners { _ = Glibc.close(listener) }
+        listeners.removeAll()
+        isAccepting = false
+        acceptAgainAt = 0
     }
 }
 

@@ -24,6 +24,8 @@ enum CloseReason {
     /// No whole request in time.
     case requestTimeout
     case shutdown
+    /// The relay changes to a version that can't go on with the connection.
+    case restart
     case socketError
     /// The last bytes did not leave in time.
     case flushTimeout
@@ -47,6 +49,7 @@ enum CloseReason {
         case .silent: .closedTimeout
         case .requestTimeout: .closedRequestTimeout
         case .shutdown: .closedShutdown
+        case .restart: .closedRestart
         case .socketError: .closedSocketError
         case .flushTimeout: .closedFlushTimeout
         case .tlsViolation: .closedTLSViolation
@@ -63,6 +66,7 @@ enum CloseReason {
         case .messageTooBig: .messageTooBig
         case .slow, .memory: .tryAgainLater
         case .shutdown: .goingAway
+        case .restart: .serviceRestart
         default: nil
         }
     }
@@ -71,7 +75,7 @@ enum CloseReason {
     /// client has said that it is done.
     fileprivate var dropsBacklog: Bool {
         switch self {
-        case .shutdown, .idleRoom: false
+        case .shutdown, .restart, .idleRoom: false
         default: true
         }
     }
@@ -101,6 +105,7 @@ extension Worker {
     mutating func finish(_ slot: UInt32) {
         precondition(connections[slot].isServed, "only what is served has last bytes")
         connections[slot].phase = .closing
+        connections[slot].isFrozen = false
         connections[slot].input.release()
         connections[slot].message.release()
         account(slot)

@@ -9,7 +9,8 @@
 //
 //     handshake    TLS only: libssl is at work (TLS/Handshaking.swift)
 //     request      reads request heads; answers `/` and `/health`; a `/ws` request leads to `open` or to `handingOver`
-//     handingOver  its room is another worker's, whose inbox is full: nothing is read until it is taken, or the time is up
+//     handingOver  its room is another worker's, whose inbox is full, or is on its way here: nothing is read until the one takes it
+//                  or the other has come, or the time is up
 //     open         in a room
 //     closing      the last bytes (an answer, a close frame) are on their way; input is read and thrown away
 //     lingering    the write side is shut; waits for the client's end, so that a reset does not overtake the last bytes
@@ -41,6 +42,8 @@ struct Connection: ~Copyable, Timed {
     var phase = Phase.request
     var timer = TimerLinks()
     var interest = Interest.read
+    /// Whether its room is frozen: it is neither read nor written, and does not end.
+    var isFrozen = false
     /// Whether it is on this turn's list of connections to flush.
     var isTouched = false
 

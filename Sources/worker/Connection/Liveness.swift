@@ -5,6 +5,10 @@ import Shared
 extension Worker {
     /// A connection's timer has gone off.
     mutating func connectionDue(_ slot: UInt32) {
+        if connections[slot].isFrozen {
+            connectionTimers.set(slot, in: &connections, due: second + 1)
+            return
+        }
         switch connections[slot].phase {
         case .handshake: doom(slot, .requestTimeout)
         case .request: end(slot, .requestTimeout)
@@ -21,6 +25,14 @@ extension Worker {
         connections[slot].pingDue = second + UInt32(Limits.pingSeconds)
         connections[slot].unansweredSince = 0
         connectionTimers.set(slot, in: &connections, due: connections[slot].pingDue)
+    }
+
+    /// Goes on watching a connection that was watched by another process: the clock is the same.
+    mutating func resumeLiveness(_ slot: UInt32) {
+        var due = connections[slot].pingDue
+        let unanswered = connections[slot].unansweredSince
+        if unanswered != 0 { due = min(due, unanswered + UInt32(Limits.pongSeconds)) }
+        connectionTimers.set(slot, in: &connections, due: due)
     }
 
     private mutating func checkLiveness(_ slot: UInt32) {

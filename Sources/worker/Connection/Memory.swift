@@ -20,7 +20,10 @@ extension Worker {
         while heldBytes > max {
             var largest: UInt32?
             var held = 0
-            for slot in connections.slots where connections.isOccupied(slot) && connections[slot].phase == .open {
+            for slot in connections.slots
+            where connections.isOccupied(slot) && connections[slot].phase == .open
+                && !connections[slot].isFrozen
+            {
                 if connections[slot].heldBytes > held { (largest, held) = (slot, connections[slot].heldBytes) }
             }
             guard let largest else { return }

@@ -208,4 +208,30 @@ struct Outbox: ~Copyable {
         pool.takeBack(&data)
         pool.takeBack(&voice)
     }
+
+    // MARK: - Moving
+
+    /// The frame that has begun to leave: bytes of it that are left, at the head of which lane.
+    struct Cut: Equatable {
+        var isVoice: Bool
+        var bytes: Int
+    }
+
+    var cut: Cut? { cutLane.map { Cut(isVoice: $0 == .voice, bytes: cutBytes) } }
+
+    /// The same outbox in another process; nil unless the lanes hold whole frames behind the cut one's rest.
+    init?(control: consuming ByteQueue, voice: consuming ByteQueue, data: consuming ByteQueue, cut: Cut?) {
+        let (voiceCut, dataCut) = cut.map { $0.isVoice ? ($0.bytes, 0) : (0, $0.bytes) } ?? (0, 0)
+        guard cut.map({ $0.bytes > 0 }) ?? true, voiceCut <= voice.count, dataCut <= data.count else { return nil }
+        guard let frames = unsafe ServerFrame.count(voice.unsafeBytes.bytes, from: voiceCut),
+            unsafe ServerFrame.count(data.unsafeBytes.bytes, from: dataCut) != nil,
+            frames <= Limits.voiceFramesWaitingMax
+        else { return nil }
+        self.control = control
+        self.voice = voice
+        self.data = data
+        voiceFrames = frames
+        cutLane = cut.map { $0.isVoice ? .voice : .data }
+        cutBytes = cut?.bytes ?? 0
+    }
 }

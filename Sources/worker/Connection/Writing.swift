@@ -26,7 +26,9 @@ extension Worker {
 
     /// Sends what waits on a connection, and does what comes after the last byte.
     mutating func flush(_ slot: UInt32) {
-        guard connections[slot].isServed, !connections[slot].outbox.isBlocked else { return }
+        guard connections[slot].isServed, !connections[slot].outbox.isBlocked, !connections[slot].isFrozen else {
+            return
+        }
         if connections[slot].isSecure {
             flushSecure(slot)
             guard connections[slot].isServed else { return }

@@ -38,8 +38,7 @@ extension Worker {
                 watchControl()
                 return
             case .message(let message, let descriptors):
-                for descriptor in descriptors { _ = Glibc.close(descriptor) }
-                obey(message)
+                obey(message, descriptors)
             case .closed:
                 supervisorGone("control channel closed")
             case .malformed(let error):
@@ -50,12 +49,35 @@ extension Worker {
         }
     }
 
-    private mutating func obey(_ message: ControlMessage) {
+    private mutating func obey(_ message: ControlMessage, _ descriptors: [Int32]) {
+        if case .inboxes(let first) = message {
+            guard first == nextOutboxes.count, first + descriptors.count <= Limits.workersMax else {
+                logger.error("inboxes out of order")
+                for descriptor in descriptors { _ = Glibc.close(descriptor) }
+                return
+            }
+            nextOutboxes += descriptors
+            return
+        }
+        for descriptor in descriptors { _ = Glibc.close(descriptor) }
         switch message {
-        case .drain(let deadline):
-            startDraining(deadline)
-        case .launch, .inboxes, .hostKeys, .hostKeyGone, .start, .ready, .failed, .checkCredentials, .credentials,
-            .makeCertificate, .certificate:
+        case .drain(let deadline, let isRestart):
+            startDraining(deadline, isRestart ? .restart : .shutdown)
+        case .serve:
+            startAccepting()
+        case .route(let workers, let leaves):
+            take(route: workers, leaves: leaves)
+        case .lastCall:
+            leaving?.hasHeardLastCall = true
+        case .hostKeys(let keys):
+            // Of a worker that died before its rooms had moved: to all, because only a worker knows whose they are.
+            for key in keys where placement.owner(of: key.room) == index {
+                takeKey(key.room, key.publicKey, key.expiry)
+            }
+        case .sourceGone(let source):
+            sourceOver(source)
+        case .launch, .inboxes, .listeners, .hostKeyGone, .start, .ready, .failed, .checkCredentials, .credentials,
+            .makeCertificate, .certificate, .routed, .moved:
             logger.error("control message out of place", metadata: ["message": "\(message.name)"])
         }
     }
@@ -66,17 +88,19 @@ extension Worker {
         isSupervisorGone = true
         poller.remove(control.number)
         logger.warning("the supervisor is gone: draining", metadata: ["reason": "\(reason)"])
-        startDraining(now + UInt64(configuration.shutdownGraceSeconds) * 1_000_000_000)
+        startDraining(now + UInt64(configuration.shutdownGraceSeconds) * 1_000_000_000, .shutdown)
     }
 
     /// Lets everybody go by `deadline`, CLOCK_MONOTONIC nanoseconds: no new joins, rooms closed a few at a time.
-    private mutating func startDraining(_ deadline: UInt64) {
+    private mutating func startDraining(_ deadline: UInt64, _ reason: CloseReason) {
         guard drainDeadline == nil else {
             drainDeadline = min(drainDeadline ?? deadline, deadline)
             return
         }
         drainDeadline = deadline
+        drainReason = reason
         page.state = .draining
+        stopLeaving()
         for slot in connections.slots where connections.isOccupied(slot) {
             switch connections[slot].phase {
             case .request where connections[slot].input.isEmpty && connections[slot].outbox.isEmpty:
@@ -101,7 +125,7 @@ extension Worker {
         while drainNext < rooms.slots.upperBound && closed < closesMax {
             if rooms.isOccupied(drainNext) {
                 closed += rooms[drainNext].members.count
-                disband(drainNext, .shutdown)
+                disband(drainNext, drainReason)
             }
             drainNext += 1
         }
@@ -109,7 +133,7 @@ extension Worker {
 
     /// The time is over: whoever is left gets a close frame as far as one send does, and the process ends.
     mutating func sayGoodbye() {
-        for slot in rooms.slots where rooms.isOccupied(slot) { disband(slot, .shutdown) }
+        for slot in rooms.slots where rooms.isOccupied(slot) { disband(slot, drainReason) }
         settle()
         publish()
     }

@@ -10,11 +10,15 @@ import Shared
 /// What the supervisor's launch messages amount to.
 struct Launched: ~Copyable {
     var index: Int
+    var page: Int
+    var generation: UInt64
+    var standsBy: Bool
+    var awaited: ControlMessage.Awaited
     var configuration: Configuration
     var placementKey: [UInt8]
     var memory: SharedMemory
     var logger: Logger
-    var listener: Descriptor
+    var listeners: [Int32]
     var inbox: Descriptor
     var outboxes: [Int32]
     var control: ControlChannel
@@ -61,7 +65,7 @@ enum Launch {
             case .launch(let launch):
                 var worker = try begin(try receive(launch, descriptors, control))
                 worker.run()
-                return ExitStatus.success
+                return worker.hasFailed ? ExitStatus.unavailable : ExitStatus.success
             default:
                 throw LaunchError(description: "control message out of place: \(message.name)")
             }
@@ -121,20 +125,19 @@ enum Launch {
     private static func receive(
         _ launch: ControlMessage.Launch, _ descriptors: [Int32], _ control: consuming ControlChannel
     ) throws(LaunchError) -> Launched {
-        let count = launch.configuration.tls == nil ? 3 : 6
+        let count = launch.configuration.tls == nil ? 2 : 5
         guard descriptors.count == count else {
             throw LaunchError(description: "launch with \(descriptors.count) descriptors in place of \(count)")
         }
         let memoryFile = Descriptor(owning: descriptors[0])
-        let listener = Descriptor(owning: descriptors[1])
-        let inbox = Descriptor(owning: descriptors[2])
+        let inbox = Descriptor(owning: descriptors[1])
         let memory: SharedMemory
         do throws(SystemError) {
             memory = try SharedMemory.map(memoryFile)
         } catch {
             throw LaunchError(description: "shared memory: \(error)")
         }
-        let page = memory.page(launch.index)
+        let page = memory.page(launch.page)
         page.state = .starting
         page.pid = getpid()
         unsafe clinux_set_name("relay-worker/\(launch.index)")
@@ -143,8 +146,9 @@ enum Launch {
             process: "worker/\(launch.index)")
 
         var tls: (context: TLSContext, tickets: TicketMemory, generation: UInt64)?
-        if count == 6 { tls = try prepareTLS(Array(descriptors[3...])) }
+        if count == 5 { tls = try prepareTLS(Array(descriptors[2...])) }
         var outboxes = [Int32](repeating: -1, count: launch.workers)
+        var listeners: [Int32] = []
         var keys: [RoomID: SurvivingKey] = [:]
         receiving: while true {
             let (message, descriptors) = try awaitMessage(&control)
@@ -154,6 +158,8 @@ enum Launch {
                     throw LaunchError(description: "inboxes of workers that do not exist")
                 }
                 for (offset, descriptor) in descriptors.enumerated() { outboxes[first + offset] = descriptor }
+            case .listeners:
+                listeners += descriptors
             case .hostKeys(let restored):
                 for key in restored {
                     keys[RoomID(bytes: key.room)] = SurvivingKey(publicKey: key.publicKey, expiry: key.expiry)
@@ -165,6 +171,7 @@ enum Launch {
                 throw LaunchError(description: "control message out of place: \(message.name)")
             }
         }
+        guard !listeners.isEmpty else { throw LaunchError(description: "without a listener") }
         guard !outboxes.contains(-1) else { throw LaunchError(description: "an inbox is missing") }
         guard clinux_drop_root(Limits.nobody) == 0 else {
             throw LaunchError(description: "\(SystemError("setresuid"))")
@@ -173,8 +180,10 @@ enum Launch {
         let ciphers: RecordCiphers
         do throws(TLSSetupError) { ciphers = try RecordCiphers() } catch { throw LaunchError(description: "\(error)") }
         return Launched(
-            index: launch.index, configuration: launch.configuration, placementKey: launch.placementKey, memory: memory,
-            logger: logger, listener: listener, inbox: inbox, outboxes: outboxes, control: control, survivingKeys: keys,
+            index: launch.index, page: launch.page, generation: launch.generation, standsBy: launch.standsBy,
+            awaited: launch.awaited, configuration: launch.configuration, placementKey: launch.placementKey,
+            memory: memory, logger: logger, listeners: listeners, inbox: inbox, outboxes: outboxes, control: control,
+            survivingKeys: keys,
             ciphers: ciphers, tlsContext: tls?.context, tickets: tls?.tickets, ticketGeneration: tls?.generation ?? 0)
     }
 

@@ -3,8 +3,9 @@
 //     offset  bytes
 //     0       4      magic "RLYC"
 //     4       2      version of this format
-//     6       1      phase: 0 request (the only one so far: its bytes hold the whole request head and what came behind it)
-//     7       1      hops: how often the connection has been handed over
+//     6       1      phase: 0 request: its bytes hold the whole request head and what came behind it, or, when the sender leaves
+//                    (Moving.swift), what has come of it; 2 handshake: TLS, and not a byte has been read
+//     7       1      hops: how often the connection has been handed over to its room's owner
 //     8       16     the socket's peer, network order
 //     24      4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
 //     28      4      i: count of input bytes
@@ -38,18 +39,22 @@ enum ConnectionStateError: Error, Equatable {
 }
 
 enum ConnectionState {
-    static let version: UInt16 = 2
+    static let version: UInt16 = 3
     private static let magic: UInt32 = 0x4359_4C52  // "RLYC", little-endian
     static let headBytes = 40
 
     /// Writes a connection that is still a request down, but for its session, which its caller appends: `sessionBytes` of it.
     /// Room is made for all of it first, so that growing leaves no copy of a secret.
-    static func encode(_ connection: borrowing Connection, sessionBytes: Int, into message: inout ByteQueue) {
+    ///
+    /// - Parameter counts: whether this is a hop, to its room's owner.
+    static func encode(
+        _ connection: borrowing Connection, sessionBytes: Int, counts: Bool = true, into message: inout ByteQueue
+    ) {
         message.reserve(headBytes + connection.input.count + connection.sealed.count + sessionBytes)
         append(magic, to: &message)
         append(version, to: &message)
-        message.append(0)
-        message.append(connection.hops + 1)
+        message.append(connection.phase == .handshake ? 2 : 0)
+        message.append(connection.hops + (counts ? 1 : 0))
         append(connection.peer.high.byteSwapped, to: &message)
         append(connection.peer.low.byteSwapped, to: &message)
         append(connection.acceptedAt, to: &message)
@@ -78,13 +83,15 @@ enum ConnectionState {
         guard load(bytes, 0, as: UInt32.self) == magic else { throw .unknownFormat }
         let version = load(bytes, 4, as: UInt16.self)
         guard version == Self.version else { throw .version(version) }
-        guard bytes.byte(6) == 0 else { throw .phase(bytes.byte(6)) }
+        let phase = bytes.byte(6)
+        guard phase == 0 || phase == 2 else { throw .phase(phase) }
         let input = Int(load(bytes, 28, as: UInt32.self))
         guard input <= Limits.handoffInputBytesMax else { throw .inputTooLong(input) }
         let output = Int(load(bytes, 32, as: UInt32.self))
         guard output <= Limits.handoffOutputBytesMax else { throw .outputTooLong(output) }
         let session = Int(load(bytes, 36, as: UInt32.self))
         guard output == 0 || session > 0 else { throw .outputWithoutSession }
+        guard phase == 0 || (input == 0 && session == 0) else { throw .phase(phase) }
         // Three 32-bit counts: no sum of them overflows.
         let total = headBytes + input + output + session
         guard bytes.byteCount >= total else { throw .truncated }
@@ -92,8 +99,9 @@ enum ConnectionState {
         let peer = Address(
             high: load(bytes, 8, as: UInt64.self).byteSwapped, low: load(bytes, 16, as: UInt64.self).byteSwapped)
         var connection = Connection(
-            socket: socket, peer: peer, isSecure: session > 0, now: min(now, load(bytes, 24, as: UInt32.self)))
-        connection.phase = .request
+            socket: socket, peer: peer, isSecure: session > 0 || phase == 2,
+            now: min(now, load(bytes, 24, as: UInt32.self)))
+        connection.phase = phase == 2 ? .handshake : .request
         connection.hops = bytes.byte(7)
         connection.input.append(bytes.extracting(headBytes..<(headBytes + input)))
         connection.sealed.append(bytes.extracting((headBytes + input)..<(headBytes + input + output)))

@@ -9,7 +9,7 @@ import Shared
 
 extension Worker {
     /// What one attempt did.
-    private enum Attempt {
+    enum Attempt {
         case sent
         case busy
         case impossible(SystemError)
@@ -80,19 +80,39 @@ extension Worker {
     }
 
     /// One attempt. On success the connection is gone from here.
-    private mutating func attempt(_ slot: UInt32, _ owner: Int) -> Attempt {
+    ///
+    /// - Parameter counts: whether this is a hop, to its room's owner.
+    mutating func attempt(_ slot: UInt32, _ owner: Int, counts: Bool = true) -> Attempt {
         var message = ByteQueue()
         defer { message.wipe() }
-        let sessionBytes = takeState(slot, into: &message)
-        let socket = connections[slot].socket.number
+        let session = connections[slot].session
+        let sessionBytes = session == Connection.noSession ? 0 : sessions[session].encodedBytes
+        ConnectionState.encode(connections[slot], sessionBytes: sessionBytes, counts: counts, into: &message)
+        takeSession(slot, into: &message)
+        let result = dispatch(slot, owner, message, sessionBytes: sessionBytes)
+        if case .sent = result { page.add(1, to: .handoffSent) }
+        return result
+    }
+
+    /// Sends a connection that has been written down, with its socket and perhaps a file. On success it is gone from here; else it
+    /// goes on here as before.
+    mutating func dispatch(
+        _ slot: UInt32, _ owner: Int, _ message: borrowing ByteQueue, sessionBytes: Int, file: Int32? = nil
+    ) -> Attempt {
         // Watched until the message is sent and not after: between the two nothing is read, because the loop does not turn.
-        var descriptor = socket
+        let socket = connections[slot].socket.number
+        var descriptors = InlineArray<2, Int32>(repeating: file ?? -1)
+        descriptors[0] = socket
         // Not counted here from before it can be counted there: if this process dies in between, the supervisor must not
         // give back twice what the connection holds of the quota.
         departing += 1
         countConnections()
         let bytes = unsafe message.unsafeBytes
-        let result = unsafe clinux_send_message(outboxes[owner], bytes.baseAddress, bytes.count, &descriptor, 1)
+        let span = descriptors.span
+        let result = unsafe span.withUnsafeBufferPointer { descriptors in
+            unsafe clinux_send_message(
+                outboxes[owner], bytes.baseAddress, bytes.count, descriptors.baseAddress, file == nil ? 1 : 2)
+        }
         if result != 0 {
             let code = errno
             departing -= 1
@@ -103,28 +123,20 @@ extension Worker {
             default: return .impossible(SystemError("sendmsg", code))
             }
         }
-        page.add(1, to: .handoffSent)
         poller.remove(socket)
         depart(slot)
         return .sent
     }
 
-    /// Writes a connection down, and takes its session for it: from here on only the message has the keys.
-    ///
-    /// - Returns: how many bytes at the message's end are the session's.
-    private mutating func takeState(_ slot: UInt32, into message: inout ByteQueue) -> Int {
+    /// Writes a connection's session down, if it has one, and takes it: from here on only the message has the keys. The message
+    /// has room for it.
+    mutating func takeSession(_ slot: UInt32, into message: inout ByteQueue) {
         let session = connections[slot].session
-        guard session != Connection.noSession else {
-            ConnectionState.encode(connections[slot], sessionBytes: 0, into: &message)
-            return 0
-        }
-        let bytes = sessions[session].encodedBytes
-        ConnectionState.encode(connections[slot], sessionBytes: bytes, into: &message)
+        guard session != Connection.noSession else { return }
         let suite = sessions[session].suite
         sessions.remove(session).encode(into: &message)
         ciphers.forget(suite)
         connections[slot].session = Connection.noSession
-        return bytes
     }
 
     /// The message could not be sent: the connection goes on here with the session in it.

@@ -27,19 +27,14 @@ extension Worker {
                 continue
             }
             guard count > 0 else {
-                malformedHandoff("no socket")
                 if received == 0 { return }
-                memory.connections.give()
+                unsafe receiveWithoutSocket(receiveBuffer.prefix(received))
                 continue
             }
             let socket = Descriptor(owning: descriptors[0])
-            if count > 1 {
-                _ = Glibc.close(descriptors[1])
-                malformedHandoff("two sockets")
-                memory.connections.give()
-                continue
-            }
-            unsafe receive(receiveBuffer.prefix(received), socket)
+            // Closed when it has been read.
+            let file = count > 1 ? Descriptor(owning: descriptors[1]) : nil
+            unsafe receive(receiveBuffer.prefix(received), socket, file)
             // Keys, and a token in the clear.
             unsafe explicit_bzero(receiveBuffer.address, received)
         }
@@ -52,21 +47,69 @@ extension Worker {
         if sessions[session].readState != .open { ended(slot) }
     }
 
-    private mutating func receive(_ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor) {
+    /// A message of the move itself, or what should have been a connection.
+    private mutating func receiveWithoutSocket(_ bytes: UnsafeRawBufferPointer) {
+        do throws(ByteCodingError) {
+            receive(try MoveMessage(unsafe Array(bytes)))
+        } catch {
+            malformedHandoff("no socket, and no message of a move: \(error)")
+            memory.connections.give()
+        }
+    }
+
+    private mutating func receive(
+        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: consuming Descriptor?
+    ) {
+        if unsafe isMember(bytes) {
+            unsafe receiveMember(bytes, socket, file)
+            return
+        }
+        guard file == nil else {
+            malformedHandoff("two descriptors")
+            memory.connections.give()
+            return
+        }
         do throws(ConnectionStateError) {
             // The buffer is not touched until the message's parts have been copied out of it.
             var decoded = try ConnectionState.decode(unsafe bytes.bytes, socket: socket, now: second)
             if !decoded.session.isEmpty {
                 decoded.connection.session = try unsafe takeSession(bytes, decoded.session)
             }
+            if decoded.connection.phase == .handshake && tlsContext == nil { throw .phase(2) }
             page.add(1, to: .handoffReceived)
             guard let slot = adopt(decoded.connection) else { return }
             // What has been read already raises no event.
             if !connections[slot].sealed.isEmpty { touch(slot) }
+            guard connections[slot].phase == .request else { return }
             answerRequests(slot)
             endIfClosed(slot)
         } catch {
             malformedHandoff("\(error)")
+            memory.connections.give()
+        }
+    }
+
+    private func isMember(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard bytes.count >= 4 else { return false }
+        return unsafe UInt32(littleEndian: bytes.loadUnaligned(as: UInt32.self)) == MemberState.magic
+    }
+
+    /// A member of a room that moves.
+    private mutating func receiveMember(
+        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: consuming Descriptor?
+    ) {
+        do throws(MemberStateError) {
+            let number: Int32? = if let file { file.number } else { nil }
+            let member = try MemberState.decode(unsafe bytes.bytes, socket: socket, file: number)
+            var session = Connection.noSession
+            if !member.session.isEmpty {
+                do throws(ConnectionStateError) { session = try unsafe takeSession(bytes, member.session) } catch {
+                    throw .session
+                }
+            }
+            receiveMember(member, session: session)
+        } catch {
+            malformedHandoff("a member: \(error)")
             memory.connections.give()
         }
     }

@@ -46,8 +46,12 @@ extension Worker {
                 throw JoinRefusal(.serviceUnavailable, "shutting down", .joinShuttingDown, retryAfter: 1)
             }
             let owner = placement.owner(of: join.room)
-            guard owner == index else {
+            guard leaving == nil && owner == index else {
                 handOver(slot, to: owner)
+                return
+            }
+            guard !isOnItsWay(join.room) else {
+                awaitRoom(slot, join.room)
                 return
             }
             try admit(slot, join)

@@ -4,6 +4,7 @@
 // Invariant: 0 <= head <= tail <= capacity; storage is nil exactly when capacity is 0.
 
 import Glibc
+import Shared
 
 /// Bytes waiting, in order.
 @safe
@@ -121,6 +122,20 @@ struct ByteQueue: ~Copyable {
             unsafe target.storeBytes(of: byte ^ UInt8(truncatingIfNeeded: rest), toByteOffset: index, as: UInt8.self)
             rest = rest &>> 8
             index &+= 1
+        }
+        tail += count
+    }
+
+    /// Appends `count` bytes of a file from `offset` on. The corresponding C function is pread(2).
+    mutating func append(file: Int32, offset: Int, count: Int) throws(SystemError) {
+        guard count > 0 else { return }
+        let target = unsafe room(count)
+        var read = 0
+        while read < count {
+            let result = unsafe pread(file, target + read, count - read, off_t(offset + read))
+            if result < 0 && errno == EINTR { continue }
+            guard result > 0 else { throw SystemError("pread", result == 0 ? EIO : errno) }
+            read += result
         }
         tail += count
     }

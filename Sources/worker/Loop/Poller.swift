@@ -7,7 +7,8 @@ import Shared
 
 /// What an event is about.
 enum EventSource {
-    case listener
+    /// One of the worker's, by its place among them.
+    case listener(Int)
     case inbox
     case control
     case connection(SlotID)
@@ -17,7 +18,7 @@ enum EventSource {
 
     init(word: UInt64) {
         switch UInt32(truncatingIfNeeded: word) {
-        case Self.firstFixed: self = .listener
+        case Self.firstFixed: self = .listener(Int(SlotID(word: word).generation))
         case Self.firstFixed + 1: self = .inbox
         case Self.firstFixed + 2: self = .control
         default: self = .connection(SlotID(word: word))
@@ -26,7 +27,7 @@ enum EventSource {
 
     var word: UInt64 {
         switch self {
-        case .listener: UInt64(Self.firstFixed)
+        case .listener(let place): SlotID(slot: Self.firstFixed, generation: UInt32(place)).word
         case .inbox: UInt64(Self.firstFixed + 1)
         case .control: UInt64(Self.firstFixed + 2)
         case .connection(let id): id.word

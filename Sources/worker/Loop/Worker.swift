@@ -14,17 +14,25 @@ struct Worker: ~Copyable {
     // What it was launched with
     let index: Int
     let configuration: Configuration
-    let placement: Placement
+    let generation: UInt64
+    let placementKey: [UInt8]
+    var placement: Placement
     let memory: SharedMemory
     let page: WorkerPage
     var logger: Logger
 
     // Descriptors
     var poller: Poller
-    let listener: Descriptor
+    /// Its own, and those of workers that there were more of before a reload.
+    var listeners: [Int32]
+    var isAccepting: Bool
+    /// It can't do what it is for, and ends.
+    var hasFailed = false
     let inbox: Descriptor
     /// Send ends of all workers' inboxes, by worker.
-    let outboxes: [Int32]
+    var outboxes: [Int32]
+    /// Those of a generation that is about to be in force.
+    var nextOutboxes: [Int32] = []
     var control: ControlChannel
 
     // Connections and rooms
@@ -73,6 +81,12 @@ struct Worker: ~Copyable {
     /// When every connection must be gone; nil while the relay serves.
     var drainDeadline: UInt64?
     var drainNext: UInt32 = 0
+    var drainReason = CloseReason.shutdown
+    /// Set when everything here goes to the next generation.
+    var leaving: Leaving?
+    var leaveSecond: UInt32 = 0
+    /// What is on its way here from the generation before.
+    var awaiting: Awaiting
     var acceptLogRate = LogRate(perSecond: 1, burst: 5)
     var handoffLogRate = LogRate(perSecond: 1, burst: 5)
     var memoryLogRate = LogRate(perSecond: 1, burst: 5)
@@ -96,15 +110,23 @@ struct Worker: ~Copyable {
     init(_ launched: consuming Launched) throws(SystemError) {
         // All that can fail comes first: a value half made can't be unmade.
         let poller = try Poller(eventsMax: Limits.eventsPerTurnMax)
-        try poller.add(launched.listener.number, .read, .listener)
         try poller.add(launched.inbox.number, .read, .inbox)
         try poller.add(launched.control.number, .read, .control)
+        if !launched.standsBy {
+            for (place, listener) in launched.listeners.enumerated() {
+                try poller.add(listener, .read, .listener(place))
+            }
+        }
         self.poller = poller
+        isAccepting = !launched.standsBy
         index = launched.index
         configuration = launched.configuration
+        generation = launched.generation
+        placementKey = launched.placementKey
         placement = Placement(key: launched.placementKey, workers: launched.outboxes.count)
+        awaiting = Awaiting(launched.awaited, placementKey: launched.placementKey)
         memory = launched.memory
-        page = launched.memory.page(launched.index)
+        page = launched.memory.page(launched.page)
         logger = launched.logger
         outboxes = launched.outboxes
         now = Clock.monotonicNanoseconds()
@@ -118,7 +140,7 @@ struct Worker: ~Copyable {
         tickets = launched.tickets
         ticketGeneration = launched.ticketGeneration
         survivingKeys = launched.survivingKeys
-        listener = launched.listener
+        listeners = launched.listeners
         inbox = launched.inbox
         control = launched.control
     }
@@ -150,10 +172,12 @@ struct Worker: ~Copyable {
             switch event.source {
             case .control: receiveControl()
             case .inbox: receiveHandoffs()
-            case .listener: acceptConnections()
+            case .listener(let place):
+                // It may have been given up earlier in this turn.
+                if isAccepting { acceptConnections(place) }
             case .connection(let id):
                 // An event may be for a connection that an earlier one of this turn has ended.
-                guard connections.contains(id) else { continue }
+                guard connections.contains(id), !connections[id.slot].isFrozen else { continue }
                 if event.isBroken && !connections[id.slot].interest.contains(.read) {
                     // Nothing would read or write it, and the event would come back at once.
                     doom(id.slot, .socketError)
@@ -168,12 +192,14 @@ struct Worker: ~Copyable {
         runTimers()
         if drainDeadline != nil { drainSome() }
         settle()
+        leaveSome()
         publish()
     }
 
     /// Milliseconds that the next wait may take: a heartbeat a second, and less while something must be tried again.
     private var patience: Int32 {
         if canResumeHandshake { return 0 }
+        if let leaving, !leaving.isDone { return Limits.leavingTurnMilliseconds }
         return handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil ? 1000 : Limits.busyTurnMilliseconds
     }
 
@@ -212,6 +238,8 @@ struct Worker: ~Copyable {
     }
 
     private var isFinished: Bool {
+        if hasFailed { return true }
+        if let leaving, leaving.isDone { return connections.count == 0 || now >= leaving.deadline }
         guard let drainDeadline else { return false }
         return connections.count == 0 || now >= drainDeadline
     }

@@ -70,7 +70,9 @@ extension Worker {
     /// A room's timer has gone off: it is closed if nothing has happened in it for long enough.
     mutating func roomDue(_ slot: UInt32) {
         let due = rooms[slot].activeAt + UInt32(configuration.roomIdleSeconds)
-        if second < due {
+        if rooms[slot].isFrozen {
+            roomTimers.set(slot, in: &rooms, due: second + 1)
+        } else if second < due {
             roomTimers.set(slot, in: &rooms, due: due)
         } else {
             disband(slot, .idleRoom)

@@ -11,6 +11,8 @@ struct Room: ~Copyable, Timed {
     private(set) var members: [UInt32] = []
     /// What has been said in this turn of the loop.
     var batch: UInt32?
+    /// Whether it is on its way from or to another worker: nothing is read or written until all of it has gone or come.
+    var isFrozen = false
     /// Second of the last message, join or leave.
     var activeAt: UInt32
     var timer = TimerLinks()
@@ -27,6 +29,12 @@ struct Room: ~Copyable, Timed {
     mutating func add(_ member: UInt32) -> UInt32 {
         members.append(member)
         return UInt32(members.count - 1)
+    }
+
+    /// Takes all members out, in their order.
+    mutating func removeAll() -> [UInt32] {
+        defer { members.removeAll() }
+        return members
     }
 
     /// Removes the member at a place. The last member takes the place: it is returned, if there is one.

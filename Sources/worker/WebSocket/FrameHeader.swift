@@ -23,6 +23,7 @@ enum CloseCode: UInt16 {
     case invalidText = 1007
     case messageTooBig = 1009
     case internalError = 1011
+    case serviceRestart = 1012
     case tryAgainLater = 1013
 
     /// Whether a peer may put `code` on the wire: 1000 to 1014 without those reserved for local use, and the ranges for
@@ -142,6 +143,28 @@ enum ServerFrame {
         case let short:
             return 2 + Int(short)
         }
+    }
+
+    /// How many whole frames stand in `bytes` from `start` on, one behind the other; nil if something else does.
+    static func count(_ bytes: RawSpan, from start: Int) -> Int? {
+        var (offset, frames) = (start, 0)
+        while offset < bytes.byteCount {
+            let available = bytes.byteCount - offset
+            guard available >= 2 else { return nil }
+            let header =
+                switch bytes.byte(offset + 1) {
+                case 126: 4
+                case 127: 10
+                case let short: short < 126 ? 2 : Int.max
+                }
+            // A length of 2^56 and more would not fit an Int; none is as long.
+            guard header <= available, header < 10 || bytes.byte(offset + 2) == 0 else { return nil }
+            let whole = self.bytes(bytes, at: offset)
+            guard whole <= available else { return nil }
+            offset += whole
+            frames += 1
+        }
+        return offset == bytes.byteCount ? frames : nil
     }
 }
 

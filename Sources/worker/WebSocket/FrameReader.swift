@@ -4,6 +4,8 @@
 // States: between frames (`remaining` nil; up to 13 header bytes kept) -> inside a frame (`remaining` payload bytes to come).
 // Beside that, `messageOpcode` says whether a fragmented message is open, across the control frames between its fragments.
 
+import Shared
+
 /// A stretch of payload within the bytes given, still masked.
 struct MaskedPayload: Equatable {
     var range: Range<Int>
@@ -141,4 +143,61 @@ struct FrameReader {
         remaining = frame.length
         return nil
     }
+}
+
+// MARK: - As bytes
+
+// header bytes kept u8, those 14 bytes, opcode u8, flags u8 (1 final, 2 split, 4 inside a payload), key u32, remaining u64,
+// message's opcode u8 (0 none), message's bytes u64.
+extension FrameReader {
+    func encode(into writer: inout ByteWriter) {
+        writer.write(UInt8(headerCount))
+        for index in 0..<FrameHeader.bytesMax { writer.write(header[index]) }
+        writer.write(opcode.rawValue)
+        writer.write(UInt8((isFinal ? 1 : 0) | (isSplit ? 2 : 0) | (remaining == nil ? 0 : 4)))
+        writer.write(key)
+        writer.write(UInt64(remaining ?? 0))
+        writer.write(messageOpcode?.rawValue ?? 0)
+        writer.write(UInt64(messageBytes))
+    }
+
+    init(from reader: inout ByteReader) throws(ByteCodingError) {
+        let error = ByteCodingError.invalid(field: "frame state")
+        let kept = Int(try reader.read(UInt8.self))
+        guard kept < FrameHeader.bytesMax else { throw error }
+        for index in 0..<FrameHeader.bytesMax { header[index] = try reader.read() }
+        headerCount = kept
+        guard let opcode = Opcode(rawValue: try reader.read()) else { throw error }
+        self.opcode = opcode
+        let flags = try reader.read(UInt8.self)
+        guard flags < 8 else { throw error }
+        (isFinal, isSplit) = (flags & 1 != 0, flags & 2 != 0)
+        key = try reader.read()
+        let lengthMax = UInt64(Limits.messageBytesRange.upperBound)
+        let left = try reader.read(UInt64.self)
+        guard left <= (opcode.isControl ? 125 : lengthMax), flags & 4 != 0 || (left == 0 && !isSplit) else {
+            throw error
+        }
+        remaining = flags & 4 != 0 ? Int(left) : nil
+        switch try reader.read(UInt8.self) {
+        case 0: messageOpcode = nil
+        case Opcode.text.rawValue: messageOpcode = .text
+        case Opcode.binary.rawValue: messageOpcode = .binary
+        default: throw error
+        }
+        let bytes = try reader.read(UInt64.self)
+        guard bytes <= lengthMax else { throw error }
+        messageBytes = Int(bytes)
+        if remaining != nil {
+            guard headerCount == 0, opcode.isControl || messageOpcode != nil else { throw error }
+        } else if headerCount > 0 {
+            guard case .incomplete = unsafe FrameHeader.parse(header.span.bytes.extracting(0..<headerCount), at: 0)
+            else {
+                throw error
+            }
+        }
+    }
+
+    /// Payload bytes of the message that is under way, as far as its frames have announced them.
+    var messageBytesAnnounced: Int { messageOpcode == nil ? 0 : messageBytes }
 }

@@ -49,6 +49,7 @@ private struct Decoded: Equatable {
         _ = close(far)
         var connection = Connection(
             socket: Descriptor(owning: near), peer: peer, isSecure: !session.isEmpty, now: acceptedAt)
+        connection.phase = .request
         connection.hops = hops
         connection.input.append(input)
         connection.sealed.append(output)
@@ -62,7 +63,7 @@ private struct Decoded: Equatable {
 
     /// A message by its byte map.
     private func message(
-        magic: String = "RLYC", version: UInt16 = 2, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
+        magic: String = "RLYC", version: UInt16 = 3, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
         input: [UInt8] = Array("GET /".utf8), output: [UInt8] = [], outputCount: Int? = nil, session: [UInt8] = [],
         sessionCount: Int? = nil
     ) -> [UInt8] {
@@ -105,6 +106,25 @@ private struct Decoded: Equatable {
         }
     }
 
+    @Test func `that have said nothing over TLS begin on the other side, and have not hopped`() throws {
+        let (near, far) = try StreamPair().split()
+        _ = close(far)
+        let peer = try #require(Address("2001:db8::42"))
+        let connection = Connection(socket: Descriptor(owning: near), peer: peer, isSecure: true, now: 0x1234_5678)
+        var state = ByteQueue()
+        ConnectionState.encode(connection, sessionBytes: 0, counts: false, into: &state)
+        #expect(state.array == message(phase: 2, hops: 0, input: []))
+        let (socket, other) = try StreamPair().split()
+        _ = close(other)
+        let decoded = try ConnectionState.decode(
+            state.array.span.bytes, socket: Descriptor(owning: socket), now: .max)
+        let (phase, isSecure) = (decoded.connection.phase, decoded.connection.isSecure)
+        #expect(phase == .handshake && isSecure)
+        let hops = decoded.connection.hops
+        #expect(hops == 0)
+        #expect(error(message(phase: 2, input: [], output: [1], session: [1])) == .phase(2))
+    }
+
     @Test func `were not accepted in the future, whatever they say`() throws {
         #expect(try decode(message(), now: 0x1234_5679).acceptedAt == 0x1234_5678)
         #expect(try decode(message(), now: 0x1234_5678).acceptedAt == 0x1234_5678)
@@ -145,10 +165,11 @@ private struct Decoded: Equatable {
         #expect(error(message(magic: "RLYD")) == .unknownFormat)
         #expect(error(message(magic: "CYLR")) == .unknownFormat)
         #expect(error([UInt8](repeating: 0, count: 40)) == .unknownFormat)
-        for version in [0, 1, 3, 0x0100, 0xFFFF] as [UInt16] {
+        for version in [0, 1, 2, 4, 0x0100, 0xFFFF] as [UInt16] {
             #expect(error(message(version: version)) == .version(version))
         }
-        for phase in [1, 2, 255] as [UInt8] { #expect(error(message(phase: phase)) == .phase(phase)) }
+        // 2 is TLS that has said nothing: so there is nothing.
+        for phase in [1, 2, 3, 255] as [UInt8] { #expect(error(message(phase: phase)) == .phase(phase)) }
     }
 
     @Test func `bring as much input as a head and a read are, and not a byte more`() throws {

@@ -1,0 +1,396 @@
+// A change of generations: new workers take the place of old ones, and every room and connection moves from these to those while it
+// is used (worker/Handoff/Moving.swift). A reload replaces all of them, `recycle` one.
+//
+//     preparing   the successors start and stand by. One that fails, or is not ready in time, ends the change: nothing has happened
+//     routing     all are ready: they serve, and everybody else is told the new inboxes; who leaves hands over what comes
+//     moving      all have been told, so no inbox of a leaver gets anything any more (lastCall): rooms go over
+//     over        no leaver has a room left. Their processes end when their last connections have
+//
+// A process that dies in between is replaced in its place like any other: what waits in its inbox is kept. Of a leaver that dies the
+// successors are told, for they hold joins back until its rooms have come.
+
+import CLinux
+import Glibc
+import Logging
+import Shared
+
+/// A change of generations that is under way.
+struct Change {
+    enum Kind: Equatable {
+        case reload
+        case recycle(Int)
+
+        /// What it is called when it is over.
+        var past: String {
+            switch self {
+            case .reload: "reloaded"
+            case .recycle: "recycled"
+            }
+        }
+
+        var name: String {
+            switch self {
+            case .reload: "reload"
+            case .recycle: "recycle"
+            }
+        }
+    }
+
+    enum Stage {
+        case preparing
+        case routing
+        case moving
+    }
+
+    var kind: Kind
+    var stage = Stage.preparing
+    let startedAt = Clock.monotonicNanoseconds()
+    var configuration: Configuration
+    var credentials: Credentials?
+    /// The workers that start, and those that they replace.
+    var successors: [WorkerPlace]
+    var leavers: [WorkerPlace]
+    /// How many workers there were.
+    let workersBefore: Int
+    var moved = ControlMessage.Moved()
+
+    mutating func add(_ part: ControlMessage.Moved) {
+        moved.rooms += part.rooms
+        moved.clients += part.clients
+        moved.bytes += part.bytes
+        moved.longestPause = max(moved.longestPause, part.longestPause)
+    }
+
+    /// What the successors wait for.
+    var awaited: ControlMessage.Awaited {
+        ControlMessage.Awaited(workers: workersBefore, pending: leavers.filter { !$0.hasMoved }.map(\.index))
+    }
+}
+
+/// Why a change can't begin, or was given up.
+struct ChangeError: Error, CustomStringConvertible {
+    var description: String
+}
+
+extension Supervisor {
+    /// Every place that has a process, or may get one.
+    var everyPlace: [WorkerPlace] {
+        let standing = change?.stage == .preparing ? change?.successors ?? [] : []
+        return places + standing + leavers
+    }
+
+    // MARK: - Beginning
+
+    /// Begins a change, or remembers it until the one under way is over.
+    func request(_ kind: Change.Kind) {
+        guard drainDeadline == nil else {
+            logger.warning("\(kind.name) refused: the relay is stopping")
+            return
+        }
+        guard change == nil else {
+            logger.notice("\(kind.name) waits for the \(change?.kind.name ?? "change") that is under way")
+            nextChange = kind
+            return
+        }
+        do throws(ChangeError) {
+            try begin(kind)
+        } catch {
+            logger.error("\(kind.name) failed: nothing has changed", metadata: ["reason": "\(error)"])
+        }
+    }
+
+    private func begin(_ kind: Change.Kind) throws(ChangeError) {
+        var next = configuration
+        var nextCredentials: Credentials?
+        if kind == .reload {
+            next = try readChanges()
+            nextCredentials = try readCredentials(next)
+        }
+        let leaving: [WorkerPlace]
+        if case .recycle(let index) = kind {
+            guard places.indices.contains(index) else {
+                throw ChangeError(description: "there is no worker \(index); they are 0 to \(places.count - 1)")
+            }
+            leaving = [places[index]]
+        } else {
+            leaving = places
+        }
+        let successors: [WorkerPlace]
+        do throws(ChangeError) {
+            successors = try makeSuccessors(kind, next)
+        } catch {
+            nextCredentials?.close()
+            throw error
+        }
+        change = Change(
+            kind: kind, configuration: next, credentials: nextCredentials, successors: successors, leavers: leaving,
+            workersBefore: places.count)
+        logger.info("\(kind.name) begins", metadata: ["workers": "\(successors.count)"])
+        for place in successors { launch(place) }
+    }
+
+    /// The configuration as it stands now, if the relay can change to it while it runs.
+    private func readChanges() throws(ChangeError) -> Configuration {
+        let (read, problems, warnings) = settings.read()
+        for warning in warnings { logger.warning("configuration", metadata: ["reason": "\(warning)"]) }
+        guard var next = read else {
+            throw ChangeError(description: problems.joined(separator: "; "))
+        }
+        guard next.listen == configuration.listen else {
+            throw ChangeError(description: "RELAY_ADDR can't change without a restart")
+        }
+        guard (next.tls == nil) == (configuration.tls == nil) else {
+            throw ChangeError(description: "TLS can't be turned on or off without a restart")
+        }
+        next.listen = configuration.listen
+        return next
+    }
+
+    private func readCredentials(_ next: Configuration) throws(ChangeError) -> Credentials? {
+        guard let files = next.tls else { return nil }
+        do throws(StartError) {
+            let read = try Credentials(files, program)
+            let now = Int64(Clock.unixNanoseconds() / 1_000_000_000)
+            if let warning = read.warning(nowUnixSeconds: now) {
+                logger.warning("certificate", metadata: ["file": "\(files.certificate)", "reason": "\(warning)"])
+            }
+            return read
+        } catch {
+            throw ChangeError(description: error.description)
+        }
+    }
+
+    /// Places for the new workers, each with an inbox and a page of its own.
+    private func makeSuccessors(_ kind: Change.Kind, _ next: Configuration) throws(ChangeError) -> [WorkerPlace] {
+        let indices: [Int]
+        if case .recycle(let index) = kind { indices = [index] } else { indices = Array(0..<next.workers) }
+        do throws(ListenError) { try listeners.grow(to: next.workers) } catch {
+            throw ChangeError(description: error.description)
+        }
+        let taken = Set(everyPlace.map(\.pageIndex))
+        let pages = (0..<Limits.workerPages).filter { !taken.contains($0) }
+        guard pages.count >= indices.count else {
+            throw ChangeError(description: "workers of earlier generations are still letting connections go")
+        }
+        var made: [WorkerPlace] = []
+        do throws(SystemError) {
+            for (index, page) in zip(indices, pages) {
+                memory.page(page).deathsInRow = 0
+                made.append(
+                    try WorkerPlace(
+                        index: index, generation: generation + 1,
+                        listeners: listeners.share(of: index, workers: next.workers), pageIndex: page,
+                        page: memory.page(page)))
+            }
+        } catch {
+            for place in made { place.close() }
+            throw ChangeError(description: "\(error)")
+        }
+        return made
+    }
+
+    // MARK: - Launching
+
+    /// What a process that starts in a place is told.
+    func describeLaunch(_ place: WorkerPlace) -> ControlMessage.Launch {
+        let standsBy = change?.stage == .preparing && change?.successors.contains { $0 === place } == true
+        let isLeaver = leavers.contains { $0 === place }
+        let awaited =
+            isLeaver
+            ? nil : standsBy || place.generation == generation && change?.stage != .preparing ? change?.awaited : nil
+        return ControlMessage.Launch(
+            index: place.index, workers: peers(of: place).count, page: place.pageIndex, generation: place.generation,
+            standsBy: standsBy || isLeaver, placementKey: placementKey,
+            awaited: awaited ?? ControlMessage.Awaited(workers: 1, pending: []),
+            configuration: standsBy ? change?.configuration ?? configuration : configuration)
+    }
+
+    /// The workers that a place's process hands connections to.
+    func peers(of place: WorkerPlace) -> [WorkerPlace] {
+        guard let change, change.stage == .preparing, change.successors.contains(where: { $0 === place }) else {
+            return places
+        }
+        return serving(after: change)
+    }
+
+    /// The workers that serve when a change is over.
+    private func serving(after change: Change) -> [WorkerPlace] {
+        guard case .recycle(let index) = change.kind else { return change.successors }
+        var all = places
+        all[index] = change.successors[0]
+        return all
+    }
+
+    /// As many as one message takes.
+    static func parts(_ descriptors: [Int32]) -> [[Int32]] {
+        stride(from: 0, to: descriptors.count, by: Int(CLINUX_DESCRIPTORS_MAX)).map {
+            Array(descriptors[$0..<min($0 + Int(CLINUX_DESCRIPTORS_MAX), descriptors.count)])
+        }
+    }
+
+    func sendInboxes(of peers: [WorkerPlace], to place: WorkerPlace) throws(SystemError) {
+        var first = 0
+        for part in Self.parts(peers.map(\.inboxSender)) {
+            try place.control?.sendAlways(.inboxes(first: first), descriptors: part)
+            first += part.count
+        }
+    }
+
+    /// A leaver's place that a process starts in again: there may be connections in its inbox.
+    func sendRoute(afterLaunchOf place: WorkerPlace) throws(SystemError) {
+        guard leavers.contains(where: { $0 === place }) else { return }
+        try sendInboxes(of: places, to: place)
+        try place.control?.sendAlways(.route(workers: places.count, leaves: true))
+        if change?.stage == .moving { try place.control?.sendAlways(.lastCall) }
+    }
+
+    // MARK: - Going on
+
+    /// Does what has become possible since the last turn.
+    func advanceChange() {
+        guard let now = change else { return }
+        switch now.stage {
+        case .preparing:
+            if now.successors.allSatisfy(\.isReady) {
+                commitChange()
+            } else if Clock.monotonicNanoseconds() - now.startedAt > Limits.generationReadyNanoseconds {
+                let late = now.successors.filter { !$0.isReady }.map { "\($0.index)" }.joined(separator: ", ")
+                giveUpChange("not ready in time: worker \(late)")
+            }
+        case .routing:
+            // Nobody sends to a leaver's inbox when all who could have been told the new ones.
+            guard everyPlace.allSatisfy({ $0.isRouted || $0.isNew(in: now) || $0.hasMoved }) else { return }
+            change?.stage = .moving
+            for place in now.leavers { _ = place.send(.lastCall) }
+        case .moving:
+            guard now.leavers.allSatisfy(\.hasMoved) else { return }
+            finishChange(now)
+        }
+    }
+
+    /// The successors are ready: from here on there is no way back, and no need of one.
+    private func commitChange() {
+        guard let now = change else { return }
+        let staying = places.filter { place in !now.leavers.contains { $0 === place } }
+        places = serving(after: now)
+        generation += 1
+        leavers += now.leavers
+        change?.stage = .routing
+        for place in now.successors {
+            memory.assign(place.pageIndex, .current)
+            _ = place.send(.serve)
+        }
+        for place in now.leavers { memory.assign(place.pageIndex, .leaving) }
+        if now.kind == .reload {
+            credentials?.close()
+            credentials = now.credentials
+            change?.credentials = nil
+            apply(now.configuration)
+        }
+        for place in staying + now.leavers {
+            place.isRouted = false
+            let leaves = !staying.contains { $0 === place }
+            if leaves && place.pid == nil {
+                // What waits in its inbox must be read by somebody.
+                launch(place)
+                continue
+            }
+            do throws(SystemError) {
+                try sendInboxes(of: places, to: place)
+                try place.control?.sendAlways(.route(workers: places.count, leaves: leaves))
+            } catch {
+                logger.debug("route: \(error)")
+            }
+        }
+    }
+
+    /// What of a configuration the supervisor itself goes by.
+    private func apply(_ next: Configuration) {
+        configuration = next
+        logger = makeLogger(level: next.logLevel, format: next.logFormat, process: "supervisor")
+    }
+
+    private func finishChange(_ now: Change) {
+        change = nil
+        let took = (Clock.monotonicNanoseconds() - now.startedAt) / 1_000_000
+        logger.notice(
+            "\(now.kind.past)",
+            metadata: [
+                "generation": "\(generation)", "workers": "\(places.count)", "rooms": "\(now.moved.rooms)",
+                "clients": "\(now.moved.clients)", "waiting_bytes": "\(now.moved.bytes)",
+                "longest_pause": "\(now.moved.longestPause / 1000)us", "took": "\(took)ms",
+            ])
+        beginNext()
+    }
+
+    private func beginNext() {
+        guard let next = nextChange else { return }
+        nextChange = nil
+        request(next)
+    }
+
+    // MARK: - Ends
+
+    /// A process has ended that a change concerns. True if that was all there is to say and do.
+    func endedInChange(_ place: WorkerPlace, _ status: Int32, _ metadata: Logger.Metadata) -> Bool {
+        if change?.stage == .preparing, change?.successors.contains(where: { $0 === place }) == true {
+            giveUpChange("worker \(place.index) of the new generation ended: \(Self.cause(status))")
+            return true
+        }
+        guard let leaver = leavers.firstIndex(where: { $0 === place }) else {
+            // A worker that stays is told of the new inboxes when it starts again.
+            place.isRouted = true
+            return false
+        }
+        if place.hasMoved {
+            if clinux_wait_exited(status) == 0 || clinux_wait_exit_status(status) != 0 {
+                logger.error("worker died while its last connections left", metadata: metadata)
+            } else {
+                logger.debug("worker left", metadata: metadata)
+            }
+            leavers.remove(at: leaver)
+            memory.assign(place.pageIndex, .none)
+            place.close()
+            return true
+        }
+        // Its rooms are lost but for their keys.
+        for worker in places where worker.pid != nil {
+            for keys in place.hostKeyMessages { _ = worker.send(keys) }
+            _ = worker.send(.sourceGone(index: place.index))
+        }
+        place.hostKeys = [:]
+        place.isRouted = false
+        return false
+    }
+
+    /// The successors are ended; the workers that serve have noticed nothing.
+    private func giveUpChange(_ reason: String) {
+        guard let now = change else { return }
+        logger.error("\(now.kind.name) failed: nothing has changed", metadata: ["reason": "\(reason)"])
+        endSuccessors(now)
+        change = nil
+        beginNext()
+    }
+
+    private func endSuccessors(_ now: Change) {
+        now.credentials?.close()
+        for place in now.successors {
+            if let pid = place.pid {
+                kill(pid, SIGKILL)
+                var status: Int32 = 0
+                while unsafe waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+                place.ended(now: Clock.monotonicNanoseconds())
+            }
+            place.close()
+        }
+    }
+
+    /// The relay stops.
+    func abandonChange() {
+        nextChange = nil
+        guard let now = change else { return }
+        logger.warning("\(now.kind.name) given up: the relay stops")
+        if now.stage == .preparing { endSuccessors(now) }
+        change = nil
+    }
+}

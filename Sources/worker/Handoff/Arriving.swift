@@ -1,0 +1,152 @@
+// Rooms arrive from the generation before: their members one by one, frozen until `complete` says that all are there; then the room
+// goes on as if nothing had been. Who wants to join a room that may still be on its way waits for it.
+
+import Glibc
+import Logging
+import Shared
+
+/// What this worker still expects.
+struct Awaiting {
+    /// Where the rooms were before.
+    private let placement: Placement
+    /// Workers of the generation before that may have rooms yet.
+    private var pending: Set<Int>
+    /// Connections that wait for a room, whole request and all.
+    private var waiting: [RoomID: [SlotID]] = [:]
+
+    init(_ awaited: ControlMessage.Awaited, placementKey: [UInt8]) {
+        placement = Placement(key: placementKey, workers: awaited.workers)
+        pending = Set(awaited.pending)
+    }
+
+    var isOver: Bool { pending.isEmpty }
+
+    /// Whether a room that is not here may still come.
+    func mayCome(_ room: [UInt8]) -> Bool {
+        !pending.isEmpty && pending.contains(placement.owner(of: room))
+    }
+
+    func comes(_ room: [UInt8], from source: Int) -> Bool { placement.owner(of: room) == source }
+
+    /// - Returns: whether anything was expected from this one.
+    mutating func over(_ source: Int) -> Bool { pending.remove(source) != nil }
+
+    mutating func wait(_ id: SlotID, for room: RoomID) { waiting[room, default: []].append(id) }
+
+    /// Takes out those who wait for a room.
+    mutating func takeWaiting(for room: RoomID) -> [SlotID] { waiting.removeValue(forKey: room) ?? [] }
+
+    var roomsWaitedFor: [RoomID] { Array(waiting.keys) }
+}
+
+extension Worker {
+    /// Whether a room is about to arrive, in whole or in part.
+    func isOnItsWay(_ room: [UInt8]) -> Bool {
+        if let slot = roomsByID[RoomID(bytes: room)] { return rooms[slot].isFrozen }
+        return awaiting.mayCome(room)
+    }
+
+    /// Lets a join wait for its room.
+    mutating func awaitRoom(_ slot: UInt32, _ room: [UInt8]) {
+        connections[slot].phase = .handingOver
+        setInterest(slot, connections[slot].interest.subtracting(.read))
+        connectionTimers.set(slot, in: &connections, due: second + UInt32(Limits.roomArrivalSeconds))
+        awaiting.wait(connections.id(slot), for: RoomID(bytes: room))
+        page.add(1, to: .joinAwaitedRoom)
+    }
+
+    mutating func admitWaiting(for room: RoomID) {
+        for id in awaiting.takeWaiting(for: room) where connections.contains(id) {
+            guard connections[id.slot].phase == .handingOver else { continue }
+            askAgain(id.slot)
+        }
+    }
+
+    /// A member has come. Its room opens with the first one.
+    mutating func receiveMember(_ member: consuming Member, session: UInt32) {
+        let (id, hostKey) = (member.room, member.hostKey)
+        var connection = (consume member).connection
+        connection.session = session
+        connection.interest = []
+        connection.isFrozen = true
+        page.add(1, to: .membersMovedIn)
+        guard let slot = adopt(connection) else { return }
+        let room: UInt32
+        if let existing = roomsByID[RoomID(bytes: id)] {
+            room = existing
+        } else {
+            room = openRoom(id, hostKey: hostKey)
+            rooms[room].isFrozen = true
+        }
+        connections[slot].room = room
+        connections[slot].place = rooms[room].add(slot)
+        page[.clients] += 1
+        account(slot)
+        guard rooms[room].hostKey == hostKey else {
+            // Two rooms of one id: never, while an id has one owner.
+            logger.error("a member came with another host key than its room's")
+            connections[slot].isFrozen = false
+            close(slot, .restart)
+            return
+        }
+        // Behind its room: the worker that had it died in the middle.
+        if !rooms[room].isFrozen { goOn(slot) }
+    }
+
+    /// Something about the move itself.
+    mutating func receive(_ message: MoveMessage) {
+        switch message {
+        case .complete(let id, let activeAt):
+            guard let room = roomsByID[RoomID(bytes: id)] else {
+                // Everybody in it had gone when it moved.
+                admitWaiting(for: RoomID(bytes: id))
+                return
+            }
+            rooms[room].activeAt = activeAt
+            completeRoom(room)
+        case .hostKey(let room, let publicKey, let expiry):
+            takeKey(room, publicKey, expiry)
+        case .done(let source):
+            sourceOver(source)
+        }
+    }
+
+    /// Everybody is there: the room goes on.
+    private mutating func completeRoom(_ room: UInt32) {
+        guard rooms[room].isFrozen else { return }
+        rooms[room].isFrozen = false
+        page.add(1, to: .roomsMovedIn)
+        roomTimers.set(room, in: &rooms, due: max(second, rooms[room].activeAt + UInt32(configuration.roomIdleSeconds)))
+        for member in rooms[room].members { goOn(member) }
+        admitWaiting(for: RoomID(bytes: rooms[room].id))
+    }
+
+    /// A member that has arrived is read from and written to again.
+    private mutating func goOn(_ slot: UInt32) {
+        guard connections[slot].isFrozen else { return }
+        connections[slot].isFrozen = false
+        setInterest(slot, .read)
+        resumeLiveness(slot)
+        // What waits for the client may be sent, and more of it may be owed.
+        touch(slot)
+    }
+
+    /// A host key that outlived its room's worker.
+    mutating func takeKey(_ room: [UInt8], _ publicKey: [UInt8], _ expiry: UInt64) {
+        guard roomsByID[RoomID(bytes: room)] == nil else { return }
+        let expiry = expiry == 0 ? now + Limits.hostKeySurvivalNanoseconds : expiry
+        survivingKeys[RoomID(bytes: room)] = SurvivingKey(publicKey: publicKey, expiry: expiry)
+        page.add(1, to: .hostKeysRestored)
+        report(.hostKeys([ControlMessage.HostKey(room: room, publicKey: publicKey, expiry: expiry)]))
+    }
+
+    /// Nothing more comes from a worker of the generation before: it has said so, or it is dead.
+    mutating func sourceOver(_ source: Int) {
+        guard awaiting.over(source) else { return }
+        // Of a room that was cut short in its move, those who are here go on.
+        for room in rooms.slots where rooms.isOccupied(room) && rooms[room].isFrozen {
+            if awaiting.comes(rooms[room].id, from: source) { completeRoom(room) }
+        }
+        for room in awaiting.roomsWaitedFor where !isOnItsWay(room.bytes) { admitWaiting(for: room) }
+    }
+}

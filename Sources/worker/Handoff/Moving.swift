@@ -1,0 +1,267 @@
+// A worker leaves: everything it has goes to the next generation's workers, and nobody whom it serves notices.
+//
+//     route      new inboxes and a new placement are in force: whoever joins here is handed over by them, and nobody is accepted
+//     (now)      requests that have not come whole and TLS clients that have said nothing go to a successor as they are
+//     each turn  some rooms: a room's members freeze, are sent in their order, each with all that waits, then `complete`
+//     lastCall   nobody sends to this worker's inbox any more: when it is empty, no room can appear here
+//     done       said to every successor behind the last room, and `moved` to the supervisor
+//     the end    when the last connection is gone: handshakes under way and closing connections are finished here
+//
+// A room is quiet from its first member's leaving until its last one's arrival. So rooms go one by one, and none begins to move
+// while much waits unread in the inbox that it goes to.
+
+import CLinux
+import Glibc
+import Logging
+import Shared
+
+/// Where a worker that leaves stands.
+struct Leaving {
+    /// The room that is on its way, its members in order, and which of them is next.
+    struct Transit {
+        var room: UInt32
+        var owner: Int
+        var members: [UInt32]
+        var next = 0
+        var startedAt: UInt64
+    }
+
+    var transit: Transit?
+    /// Slot of the room from which the next one is looked for: none opens any more.
+    var nextRoom: UInt32 = 0
+    /// Nobody sends to this worker any more, and then: the inbox is empty.
+    var hasHeardLastCall = false
+    /// Host keys that are still to be sent.
+    var keys: [(room: RoomID, key: SurvivingKey)] = []
+    /// Successors that have been told that this was all.
+    var told = 0
+    var isDone = false
+    /// CLOCK_MONOTONIC nanoseconds at which the process ends, whoever is left.
+    var deadline = UInt64.max
+    var moved = ControlMessage.Moved()
+}
+
+extension Worker {
+    /// The supervisor has named the inboxes of a generation; they are in force from here on.
+    mutating func take(route workers: Int, leaves: Bool) {
+        guard nextOutboxes.count == workers, !nextOutboxes.contains(-1) else {
+            logger.error("route without its inboxes: ignored")
+            return
+        }
+        for inbox in outboxes { _ = Glibc.close(inbox) }
+        outboxes = nextOutboxes
+        nextOutboxes = []
+        if leaves {
+            placement = Placement(key: placementKey, workers: workers)
+            leaving = Leaving()
+            // Keys of rooms that have not opened again since their worker died.
+            leaving?.keys = survivingKeys.map { ($0.key, $0.value) }
+            survivingKeys.removeAll()
+            page.state = .draining
+            stopAccepting()
+            logger.debug("leaving", metadata: ["rooms": "\(rooms.count)", "connections": "\(connections.count)"])
+        }
+        rerouteHandovers()
+        if leaves {
+            for room in awaiting.roomsWaitedFor { admitWaiting(for: room) }
+            moveRequests()
+        }
+        report(.routed)
+    }
+
+    /// Those who wait for an inbox ask again where to go.
+    private mutating func rerouteHandovers() {
+        let waiting = handovers
+        handovers.removeAll()
+        for id in waiting where connections.contains(id) && connections[id.slot].phase == .handingOver {
+            askAgain(id.slot)
+        }
+    }
+
+    /// A connection that has waited with its whole request: it is looked at again, and not counted again.
+    mutating func askAgain(_ slot: UInt32) {
+        connections[slot].phase = .request
+        connections[slot].hops = max(1, connections[slot].hops)
+        setInterest(slot, connections[slot].interest.union(.read))
+        let due = connections[slot].acceptedAt + UInt32(Limits.requestSeconds)
+        connectionTimers.set(slot, in: &connections, due: due)
+        answerRequests(slot)
+    }
+
+    /// Sends to a successor who has not said what they want. Whoever can't go now is asked again in a second.
+    mutating func moveRequests() {
+        let owner = index % outboxes.count
+        for slot in connections.slots where connections.isOccupied(slot) {
+            switch connections[slot].phase {
+            case .request:
+                guard connections[slot].outbox.isEmpty,
+                    connections[slot].sealed.count <= Limits.handoffOutputBytesMax
+                else { continue }
+            case .handshake where handshakes[slot] == nil: break
+            default: continue
+            }
+            guard case .sent = attempt(slot, owner, counts: false) else { return }
+        }
+    }
+
+    /// What of leaving this turn has time for. Called when everything that was said has been flushed.
+    mutating func leaveSome() {
+        guard leaving != nil, drainDeadline == nil else { return }
+        for _ in 0..<Limits.roomsMovedPerTurnMax {
+            guard beginTransit(), continueTransit() else { break }
+        }
+        if second != leaveSecond {
+            leaveSecond = second
+            moveRequests()
+        }
+        finishLeaving()
+        settle()
+    }
+
+    /// Finds the next room and freezes it. False if there is none, or its owner has enough to do.
+    private mutating func beginTransit() -> Bool {
+        guard var leaving, leaving.transit == nil else { return true }
+        while leaving.nextRoom < rooms.slots.upperBound && !rooms.isOccupied(leaving.nextRoom) { leaving.nextRoom += 1 }
+        self.leaving = leaving
+        let room = leaving.nextRoom
+        guard room < rooms.slots.upperBound else { return false }
+        let owner = placement.owner(of: rooms[room].id)
+        guard clinux_unread_bytes(outboxes[owner]) <= Limits.moveUnreadBytesMax else { return false }
+        // Out of the room: a slot that one of them leaves may be another's before the last has gone.
+        let members = rooms[room].removeAll()
+        for member in members {
+            connections[member].isFrozen = true
+            connections[member].room = Room.none
+        }
+        rooms[room].isFrozen = true
+        self.leaving?.transit = Leaving.Transit(
+            room: room, owner: owner, members: members, startedAt: Clock.monotonicNanoseconds())
+        return true
+    }
+
+    /// Sends members until all are gone or the inbox is full. True when the room has moved.
+    private mutating func continueTransit() -> Bool {
+        guard var transit = leaving?.transit else { return false }
+        while transit.next < transit.members.count {
+            let member = transit.members[transit.next]
+            switch attemptMember(member, transit.owner, transit.room) {
+            case .sent:
+                break
+            case .busy:
+                leaving?.transit = transit
+                return false
+            case .impossible(let error):
+                if let suppressed = handoffLogRate.admit(nowNanoseconds: now) {
+                    logger.error(
+                        "a client can't be moved", metadata: ["reason": "\(error)", "suppressed": "\(suppressed)"])
+                }
+                page[.clients] -= 1
+                close(member, .restart)
+            }
+            transit.next += 1
+        }
+        guard say(.complete(room: rooms[transit.room].id, activeAt: rooms[transit.room].activeAt), to: transit.owner)
+        else {
+            leaving?.transit = transit
+            return false
+        }
+        leaving?.transit = nil
+        let pause = Clock.monotonicNanoseconds() - transit.startedAt
+        leaving?.moved.add(pause: pause)
+        forgetRoom(transit.room)
+        return true
+    }
+
+    /// One attempt to send a member. On success it is gone from here.
+    private mutating func attemptMember(_ slot: UInt32, _ owner: Int, _ room: UInt32) -> Attempt {
+        var message = ByteQueue()
+        defer { message.wipe() }
+        let queued = MemberState.queuedBytes(connections[slot])
+        let session = connections[slot].session
+        let sessionBytes = session == Connection.noSession ? 0 : sessions[session].encodedBytes
+        let file: Int32?
+        do throws(SystemError) {
+            file = try MemberState.encode(
+                connections[slot], room: rooms[room], sessionBytes: sessionBytes, into: &message)
+        } catch {
+            // Out of descriptors or memory: others give theirs back.
+            return .busy
+        }
+        defer { if let file { _ = Glibc.close(file) } }
+        takeSession(slot, into: &message)
+        page[.clients] -= 1
+        let result = dispatch(slot, owner, message, sessionBytes: sessionBytes, file: file)
+        guard case .sent = result else {
+            page[.clients] += 1
+            return result
+        }
+        page.add(1, to: .membersMovedOut)
+        leaving?.moved.clients += 1
+        leaving?.moved.bytes += UInt64(queued)
+        return .sent
+    }
+
+    /// Says something to a successor. False if its inbox is full.
+    private mutating func say(_ message: MoveMessage, to owner: Int) -> Bool {
+        let bytes = message.bytes
+        if unsafe clinux_send_message(outboxes[owner], bytes, bytes.count, nil, 0) == 0 { return true }
+        switch errno {
+        case EAGAIN, ENOBUFS, ENOMEM: return false
+        case let code:
+            // Nobody reads there any more: the supervisor knows why.
+            logger.error("a successor can't be told", metadata: ["reason": "\(SystemError("sendmsg", code))"])
+            return true
+        }
+    }
+
+    /// A room that has moved: it stays in the relay's count.
+    private mutating func forgetRoom(_ slot: UInt32) {
+        roomTimers.clear(slot, in: &rooms)
+        let room = rooms.remove(slot)
+        roomsByID[RoomID(bytes: room.id)] = nil
+        page[.rooms] = UInt64(rooms.count)
+        page.add(1, to: .roomsMovedOut)
+        report(.hostKeyGone(room: room.id))
+    }
+
+    /// When no room is left, and none can come: tells everybody.
+    private mutating func finishLeaving() {
+        guard var leaving, !leaving.isDone, leaving.transit == nil, rooms.count == 0 else { return }
+        while let last = leaving.keys.last {
+            let owner = placement.owner(of: last.room.bytes)
+            let key = MoveMessage.hostKey(
+                room: last.room.bytes, publicKey: last.key.publicKey, expiry: last.key.expiry)
+            guard say(key, to: owner) else { break }
+            leaving.keys.removeLast()
+            report(.hostKeyGone(room: last.room.bytes))
+        }
+        if leaving.keys.isEmpty && leaving.hasHeardLastCall && isInboxEmpty && handovers.isEmpty {
+            while leaving.told < outboxes.count, say(.done(source: index), to: leaving.told) { leaving.told += 1 }
+            if leaving.told == outboxes.count {
+                leaving.isDone = true
+                leaving.deadline = now + UInt64(Limits.leaveSeconds) * 1_000_000_000
+                report(.moved(leaving.moved))
+                logger.debug("left", metadata: ["connections": "\(connections.count)"])
+            }
+        }
+        self.leaving = leaving
+    }
+
+    /// Whether no message waits in the inbox.
+    private var isInboxEmpty: Bool {
+        var polled = pollfd(fd: inbox.number, events: Int16(POLLIN), revents: 0)
+        return unsafe poll(&polled, 1, 0) == 0
+    }
+
+    /// The relay drains: what has not moved is let go here.
+    mutating func stopLeaving() {
+        guard let transit = leaving?.transit else { return }
+        leaving?.transit = nil
+        rooms[transit.room].isFrozen = false
+        for member in transit.members[transit.next...] {
+            connections[member].isFrozen = false
+            connections[member].room = transit.room
+            connections[member].place = rooms[transit.room].add(member)
+        }
+    }
+}
