@@ -5,6 +5,7 @@
 
 import COpenSSL
 import CSodium
+import Shared
 
 /// Whether a request is a good WebSocket handshake.
 enum WebSocketUpgrade: Equatable {
@@ -12,20 +13,24 @@ enum WebSocketUpgrade: Equatable {
     case valid(accept: [UInt8])
     case refused(RequestError)
 
-    init(
-        method: Method, isHTTP10: Bool, hasBody: Bool, connection: [ArraySlice<UInt8>], upgrade: [ArraySlice<UInt8>],
-        keys: [ArraySlice<UInt8>], versions: [ArraySlice<UInt8>]
-    ) {
+    init(_ request: Request) {
+        let fields = request.handshake
         do throws(RequestError) {
-            guard method == .get else { throw RequestError(status: .methodNotAllowed, text: "method not allowed") }
+            guard request.method == .get else {
+                throw RequestError(status: .methodNotAllowed, text: "method not allowed")
+            }
             // RFC 9110, 7.8: Upgrade in an HTTP/1.0 request is ignored.
-            guard !isHTTP10 else { throw .malformed("a WebSocket handshake needs HTTP/1.1") }
+            guard !request.isHTTP10 else { throw .malformed("a WebSocket handshake needs HTTP/1.1") }
             // What is no content to us would be a frame.
-            guard !hasBody else { throw .malformed("a WebSocket handshake has no content") }
-            guard listContains(upgrade, "websocket") else { throw .upgradeRequired("Upgrade: websocket is missing") }
-            guard listContains(connection, "upgrade") else { throw .upgradeRequired("Connection: Upgrade is missing") }
-            try Self.checkVersion(versions)
-            self = .valid(accept: try Self.accept(keys))
+            guard !request.hasBody else { throw .malformed("a WebSocket handshake has no content") }
+            guard listContains(fields.upgrade, "websocket") else {
+                throw .upgradeRequired("Upgrade: websocket is missing")
+            }
+            guard listContains(fields.connection, "upgrade") else {
+                throw .upgradeRequired("Connection: Upgrade is missing")
+            }
+            try Self.checkVersion(fields.versions)
+            self = .valid(accept: try Self.accept(fields.keys))
         } catch {
             self = .refused(error)
         }
@@ -57,6 +62,11 @@ enum WebSocketUpgrade: Equatable {
         _ = unsafe SHA1(text, text.count, &digest)
         return encodeBase64(digest)
     }
+}
+
+extension Request {
+    /// Whether the request, taken as a WebSocket handshake, is a good one.
+    var upgrade: WebSocketUpgrade { WebSocketUpgrade(self) }
 }
 
 extension RequestError {

@@ -7,6 +7,8 @@
 // Of members with the same name the last counts, `null` is as good as absent, names match exactly, and an escaped
 // half of a surrogate pair reads as U+FFFD: as the first relay did, but for the exact names.
 
+import Shared
+
 /// Nesting levels, as many as the first relay took. Only time hangs on it, not the stack.
 private let depthMax = 10_000
 
@@ -275,5 +277,15 @@ private struct JSONReader {
         let start = index
         while index < bytes.count, isDigit(bytes[index]) { index += 1 }
         return index > start
+    }
+}
+
+/// Whether bytes are UTF-8 (RFC 3629).
+func isUTF8(_ bytes: Span<UInt8>) -> Bool {
+    do {
+        _ = try UTF8Span(validating: bytes)
+        return true
+    } catch {
+        return false
     }
 }

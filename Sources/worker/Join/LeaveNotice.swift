@@ -1,5 +1,7 @@
 // What a room is told when somebody leaves it: the one message that the relay writes itself.
 
+import Shared
+
 /// A `session:leave` envelope. Clients compare neither spaces nor order, but older ones might: it is what the first
 /// relay sent, byte for byte, wherever that was JSON.
 func leaveNotice(peerID: [UInt8], unixMilliseconds: Int64) -> [UInt8] {

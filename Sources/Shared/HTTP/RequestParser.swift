@@ -8,11 +8,9 @@
 // A refusal does not depend on how the bytes were cut into reads: whatever a byte alone can show (`searchHead`) is
 // refused before anything that takes the whole head (`readHead`).
 
-import Shared
-
 /// Looks at all bytes received since the last request. `searched` of them were there at the call before, which found
 /// the head incomplete: they are not searched again, so that a client who sends byte by byte costs no more than others.
-func parseRequest(_ bytes: Span<UInt8>, searched: Int = 0) -> RequestParse {
+package func parseRequest(_ bytes: Span<UInt8>, searched: Int = 0) -> RequestParse {
     do throws(RequestError) {
         let start = leadingEmptyLineBytes(bytes)
         guard let end = try searchHead(bytes, start: start, searched: searched) else { return .incomplete }
@@ -76,13 +74,12 @@ private func readHead(_ head: [UInt8], headBytes: Int) throws(RequestError) -> R
     let hasBody = try fields.hasBody(isHTTP10: line.isHTTP10)
     // RFC 9112, 9.3: "close" wins; else 1.1 persists, 1.0 if it asks to.
     let keepAlive =
-        !listContains(fields.connection, "close") && (!line.isHTTP10 || listContains(fields.connection, "keep-alive"))
+        !listContains(fields.handshake.connection, "close")
+        && (!line.isHTTP10 || listContains(fields.handshake.connection, "keep-alive"))
     return Request(
         method: line.method, path: line.path, query: line.query, isHTTP10: line.isHTTP10, headBytes: headBytes,
         hasBody: hasBody, keepAlive: keepAlive,
-        upgrade: WebSocketUpgrade(
-            method: line.method, isHTTP10: line.isHTTP10, hasBody: hasBody, connection: fields.connection,
-            upgrade: fields.upgrade, keys: fields.webSocketKey, versions: fields.webSocketVersion),
+        handshake: fields.handshake,
         forwardedFor: fields.forwardedFor.isEmpty ? nil : Array(fields.forwardedFor.joined(separator: [Octet.comma])),
         realIP: fields.realIP.last.map { Array($0) })
 }
@@ -191,10 +188,7 @@ private struct RequestLine {
 /// The header fields that the relay looks at. Others are checked and forgotten.
 private struct HeadFields {
     var host: [ArraySlice<UInt8>] = []
-    var connection: [ArraySlice<UInt8>] = []
-    var upgrade: [ArraySlice<UInt8>] = []
-    var webSocketKey: [ArraySlice<UInt8>] = []
-    var webSocketVersion: [ArraySlice<UInt8>] = []
+    var handshake = HandshakeFields()
     var contentLength: [ArraySlice<UInt8>] = []
     var transferEncoding: [ArraySlice<UInt8>] = []
     var forwardedFor: [ArraySlice<UInt8>] = []
@@ -213,10 +207,10 @@ private struct HeadFields {
         let value = trimBlanks(line[(colon + 1)...])
         switch lowercase(name) {
         case "host": host.append(value)
-        case "connection": connection.append(value)
-        case "upgrade": upgrade.append(value)
-        case "sec-websocket-key": webSocketKey.append(value)
-        case "sec-websocket-version": webSocketVersion.append(value)
+        case "connection": handshake.connection.append(value)
+        case "upgrade": handshake.upgrade.append(value)
+        case "sec-websocket-key": handshake.keys.append(value)
+        case "sec-websocket-version": handshake.versions.append(value)
         case "content-length": contentLength.append(value)
         case "transfer-encoding": transferEncoding.append(value)
         case "x-forwarded-for": forwardedFor.append(value)

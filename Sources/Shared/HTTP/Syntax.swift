@@ -1,33 +1,35 @@
 // The small pieces of HTTP's and URI's grammar: octets, tokens, lists, percent-encoding.
 
-/// Octets that the grammars name.
-enum Octet {
-    static let tab = UInt8(ascii: "\t")
-    static let lineFeed = UInt8(ascii: "\n")
-    static let carriageReturn = UInt8(ascii: "\r")
-    static let space = UInt8(ascii: " ")
-    static let quote = UInt8(ascii: "\"")
-    static let hash = UInt8(ascii: "#")
-    static let percent = UInt8(ascii: "%")
-    static let ampersand = UInt8(ascii: "&")
-    static let plus = UInt8(ascii: "+")
-    static let comma = UInt8(ascii: ",")
-    static let minus = UInt8(ascii: "-")
-    static let dot = UInt8(ascii: ".")
-    static let slash = UInt8(ascii: "/")
-    static let zero = UInt8(ascii: "0")
-    static let nine = UInt8(ascii: "9")
-    static let colon = UInt8(ascii: ":")
-    static let equals = UInt8(ascii: "=")
-    static let questionMark = UInt8(ascii: "?")
-    static let bracketOpen = UInt8(ascii: "[")
-    static let bracketClose = UInt8(ascii: "]")
-    static let backslash = UInt8(ascii: "\\")
-    static let braceOpen = UInt8(ascii: "{")
-    static let braceClose = UInt8(ascii: "}")
+/// Octets that the grammars name. Inlinable, because the worker compares every byte of a client's first message with some.
+@usableFromInline
+package enum Octet {
+    @inlinable package static var tab: UInt8 { UInt8(ascii: "\t") }
+    @inlinable package static var lineFeed: UInt8 { UInt8(ascii: "\n") }
+    @inlinable package static var carriageReturn: UInt8 { UInt8(ascii: "\r") }
+    @inlinable package static var space: UInt8 { UInt8(ascii: " ") }
+    @inlinable package static var quote: UInt8 { UInt8(ascii: "\"") }
+    @inlinable package static var hash: UInt8 { UInt8(ascii: "#") }
+    @inlinable package static var percent: UInt8 { UInt8(ascii: "%") }
+    @inlinable package static var ampersand: UInt8 { UInt8(ascii: "&") }
+    @inlinable package static var plus: UInt8 { UInt8(ascii: "+") }
+    @inlinable package static var comma: UInt8 { UInt8(ascii: ",") }
+    @inlinable package static var minus: UInt8 { UInt8(ascii: "-") }
+    @inlinable package static var dot: UInt8 { UInt8(ascii: ".") }
+    @inlinable package static var slash: UInt8 { UInt8(ascii: "/") }
+    @inlinable package static var zero: UInt8 { UInt8(ascii: "0") }
+    @inlinable package static var nine: UInt8 { UInt8(ascii: "9") }
+    @inlinable package static var colon: UInt8 { UInt8(ascii: ":") }
+    @inlinable package static var equals: UInt8 { UInt8(ascii: "=") }
+    @inlinable package static var questionMark: UInt8 { UInt8(ascii: "?") }
+    @inlinable package static var bracketOpen: UInt8 { UInt8(ascii: "[") }
+    @inlinable package static var bracketClose: UInt8 { UInt8(ascii: "]") }
+    @inlinable package static var backslash: UInt8 { UInt8(ascii: "\\") }
+    @inlinable package static var braceOpen: UInt8 { UInt8(ascii: "{") }
+    @inlinable package static var braceClose: UInt8 { UInt8(ascii: "}") }
 }
 
-func isDigit(_ octet: UInt8) -> Bool {
+@inlinable
+package func isDigit(_ octet: UInt8) -> Bool {
     octet >= Octet.zero && octet <= Octet.nine
 }
 
@@ -39,18 +41,18 @@ private func isLetterOrDigit(_ octet: UInt8) -> Bool {
 }
 
 /// RFC 9110, 5.6.2.
-func isToken(_ text: ArraySlice<UInt8>) -> Bool {
+package func isToken(_ text: ArraySlice<UInt8>) -> Bool {
     !text.isEmpty && text.allSatisfy { isLetterOrDigit($0) || "!#$%&'*+-.^_`|~".utf8.contains($0) }
 }
 
 /// uri-host [ ":" port ] (RFC 9110, 7.2) by its characters: names and addresses are nobody's business here, but what
 /// no URI may hold is refused. May be empty.
-func isHost(_ text: ArraySlice<UInt8>) -> Bool {
+package func isHost(_ text: ArraySlice<UInt8>) -> Bool {
     text.allSatisfy { isLetterOrDigit($0) || "-._~!$&'()*+,;=%:[]".utf8.contains($0) }
 }
 
 /// Without blanks (OWS, RFC 9110, 5.6.3) at either end.
-func trimBlanks(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+package func trimBlanks(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
     func isBlank(_ octet: UInt8) -> Bool { octet == Octet.space || octet == Octet.tab }
     var rest = text.drop { isBlank($0) }
     while let last = rest.last, isBlank(last) { rest.removeLast() }
@@ -58,22 +60,22 @@ func trimBlanks(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
 }
 
 /// ASCII letters in lower case, as names and tokens are compared.
-func lowercase(_ text: ArraySlice<UInt8>) -> String {
+package func lowercase(_ text: ArraySlice<UInt8>) -> String {
     String(decoding: text.map { (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) ? $0 | 0x20 : $0 }, as: UTF8.self)
 }
 
 /// The members of a list field, given by its lines, without the empty ones (RFC 9110, 5.6.1.2).
-func listMembers(_ lines: [ArraySlice<UInt8>]) -> [ArraySlice<UInt8>] {
+package func listMembers(_ lines: [ArraySlice<UInt8>]) -> [ArraySlice<UInt8>] {
     lines.flatMap { $0.split(separator: Octet.comma) }.map { trimBlanks($0) }.filter { !$0.isEmpty }
 }
 
 /// Whether a list of tokens holds one, given in lower case.
-func listContains(_ lines: [ArraySlice<UInt8>], _ token: String) -> Bool {
+package func listContains(_ lines: [ArraySlice<UInt8>], _ token: String) -> Bool {
     listMembers(lines).contains { lowercase($0) == token }
 }
 
 /// RFC 3986, 2.1; nil if a "%" is not followed by two hexadecimal digits.
-func decodePercent(_ text: ArraySlice<UInt8>, plusIsSpace: Bool) -> [UInt8]? {
+package func decodePercent(_ text: ArraySlice<UInt8>, plusIsSpace: Bool) -> [UInt8]? {
     var decoded: [UInt8] = []
     decoded.reserveCapacity(text.count)
     var index = text.startIndex
@@ -95,21 +97,12 @@ func decodePercent(_ text: ArraySlice<UInt8>, plusIsSpace: Bool) -> [UInt8]? {
     return decoded
 }
 
-func hexValue(_ octet: UInt8) -> UInt8? {
+@inlinable
+package func hexValue(_ octet: UInt8) -> UInt8? {
     switch octet {
     case Octet.zero...Octet.nine: octet - Octet.zero
     case UInt8(ascii: "a")...UInt8(ascii: "f"): octet - UInt8(ascii: "a") + 10
     case UInt8(ascii: "A")...UInt8(ascii: "F"): octet - UInt8(ascii: "A") + 10
     default: nil
-    }
-}
-
-/// Whether bytes are UTF-8 (RFC 3629).
-func isUTF8(_ bytes: Span<UInt8>) -> Bool {
-    do {
-        _ = try UTF8Span(validating: bytes)
-        return true
-    } catch {
-        return false
     }
 }

@@ -1,8 +1,8 @@
-// What a request's head says, as far as the relay cares: a small value with nothing left to parse and no reference to
-// the bytes that it came from.
+// What a request's head says, as far as the relay cares: a small value with next to nothing left to parse. Workers read their
+// clients' requests so, the supervisor those of its admin listeners.
 
 /// The status codes that the relay answers with (RFC 9110, 15; RFC 6585).
-enum Status: Int {
+package enum Status: Int {
     case switchingProtocols = 101
     case ok = 200
     case badRequest = 400
@@ -18,7 +18,7 @@ enum Status: Int {
     case serviceUnavailable = 503
     case versionNotSupported = 505
 
-    var reason: StaticString {
+    package var reason: StaticString {
         switch self {
         case .switchingProtocols: "Switching Protocols"
         case .ok: "OK"
@@ -39,22 +39,27 @@ enum Status: Int {
 }
 
 /// A request that is refused: its status and its text/plain body, which says what is wrong with it.
-struct RequestError: Error, Equatable {
-    var status: Status
-    var text: StaticString
+package struct RequestError: Error, Equatable {
+    package var status: Status
+    package var text: StaticString
+
+    package init(status: Status, text: StaticString) {
+        self.status = status
+        self.text = text
+    }
 
     /// A request that is no HTTP/1.1.
-    static func malformed(_ text: StaticString) -> RequestError {
+    package static func malformed(_ text: StaticString) -> RequestError {
         RequestError(status: .badRequest, text: text)
     }
 
-    static func == (one: RequestError, other: RequestError) -> Bool {
+    package static func == (one: RequestError, other: RequestError) -> Bool {
         one.status == other.status && one.text.description == other.text.description
     }
 }
 
 /// What the bytes at the start of a connection, or behind the request before, are so far.
-enum RequestParse: Equatable {
+package enum RequestParse: Equatable {
     /// The head has not ended, and may still be a good one.
     case incomplete
     case head(Request)
@@ -63,7 +68,7 @@ enum RequestParse: Equatable {
 }
 
 /// Methods are case-sensitive (RFC 9110, 9.1).
-enum Method: Equatable {
+package enum Method: Equatable {
     case get
     case head
     /// A token of 32 bytes at most.
@@ -71,26 +76,34 @@ enum Method: Equatable {
 }
 
 /// A request's head.
-struct Request: Equatable {
-    var method: Method
+package struct Request: Equatable {
+    package var method: Method
     /// Percent-decoded, without the query. "*" for `OPTIONS *`.
-    var path: String
+    package var path: String
     /// What stands behind the "?", raw.
-    var query: [UInt8]
-    var isHTTP10: Bool
+    package var query: [UInt8]
+    package var isHTTP10: Bool
     /// Bytes of the head with its empty line, and with the empty line before it if there was one.
-    var headBytes: Int
+    package var headBytes: Int
     /// Whether content follows. It is never read: the connection ends with the answer.
-    var hasBody: Bool
+    package var hasBody: Bool
     /// Whether the client means to send another request on this connection (RFC 9112, 9.3).
-    var keepAlive: Bool
-    /// Whether the request, taken as a WebSocket handshake, is a good one.
-    var upgrade: WebSocketUpgrade
+    package var keepAlive: Bool
+    /// The fields of a WebSocket handshake, as they came.
+    package var handshake: HandshakeFields
     /// The values of all X-Forwarded-For lines, joined by commas in their order (RFC 9110, 5.3).
-    var forwardedFor: [UInt8]?
+    package var forwardedFor: [UInt8]?
     /// X-Real-IP. Of several the last, which the nearest proxy wrote.
-    var realIP: [UInt8]?
+    package var realIP: [UInt8]?
 
     /// Whether the connection stays open behind the answer.
-    var keepsConnection: Bool { keepAlive && !hasBody }
+    package var keepsConnection: Bool { keepAlive && !hasBody }
+}
+
+/// The values of the lines that a WebSocket handshake is made of. Only a request for one is read as one.
+package struct HandshakeFields: Equatable {
+    package var connection: [ArraySlice<UInt8>] = []
+    package var upgrade: [ArraySlice<UInt8>] = []
+    package var keys: [ArraySlice<UInt8>] = []
+    package var versions: [ArraySlice<UInt8>] = []
 }
