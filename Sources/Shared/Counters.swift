@@ -8,6 +8,10 @@ package enum Gauge: Int, CaseIterable, Sendable {
     /// Connections that are in a room.
     case clients
     case rooms
+    /// Nanoseconds of the longest turn of the loop in the last whole second.
+    case loopLag
+    /// Bytes of memory that queues take for clients which are slow.
+    case heldBytes
 }
 
 /// What has happened in a worker's place since the relay started, over all processes that filled it.
@@ -101,4 +105,10 @@ package enum Counter: Int, CaseIterable, Sendable {
     case membersMovedIn
     case joinAwaitedRoom
     case closedRestart
+
+    // Bytes of messages by class, with the header of the frame that passes each on
+    case voiceBytesReceived
+    case dataBytesReceived
+    case voiceBytesDelivered
+    case dataBytesDelivered
 }

@@ -1,6 +1,6 @@
 // What all processes of the relay read and write without asking each other: one memfd, mapped by each.
 //
-// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 2):
+// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 3):
 //
 //     0                 header page
 //         0             magic "RLYSHM" and the version, written before any worker starts
@@ -20,6 +20,8 @@
 //        32             role of the page's worker (WorkerRole), written by the supervisor
 //        64 ...         gauges, 8 bytes each in the order of `Gauge`: of this process, zeroed at its start
 //       512 ...         counters, 8 bytes each in the order of `Counter`: outlive the process, never fall
+//      2048 ...         histograms, 256 bytes each in the order of `Histogram`: buckets and then the sum, nanoseconds, 8 bytes each;
+//                       they outlive the process as well
 //     4096 * (1 + p)    behind the p pages: per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
 //
 // Who writes: a worker its own page; the supervisor the pages of dead workers, the phase, and the quotas on behalf of the
@@ -67,7 +69,7 @@ package enum Health: Sendable, Equatable {
 package struct SharedMemory: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
 
-    private static let magic: UInt64 = 0x524C_5953_484D_0002  // "RLYSHM", version 2
+    private static let magic: UInt64 = 0x524C_5953_484D_0003  // "RLYSHM", version 3
     static let pageBytes = 4096
     /// 65,536 addresses in the same instant; 1 MiB. An entry lives only while its address's bucket refills, 2 s at most,
     /// so more are never needed at sane rates; beyond that the entry nearest to its end is pushed out.
@@ -360,6 +362,22 @@ package struct WorkerPage: @unchecked Sendable {
     /// That every gauge and counter lies within its part of the page; checked by a test.
     package static var fits: Bool {
         gaugesOffset + Gauge.allCases.count * 8 <= countersOffset
-            && countersOffset + Counter.allCases.count * 8 <= SharedMemory.pageBytes
+            && countersOffset + Counter.allCases.count * 8 <= histogramsOffset
+            && (Histogram.bounds.count + 2) * 8 <= histogramBytes
+            && histogramsOffset + Histogram.allCases.count * histogramBytes <= SharedMemory.pageBytes
+    }
+
+    // MARK: - Histograms (Histogram.swift)
+
+    private static let histogramsOffset = 2048
+    private static let histogramBytes = 256
+
+    func value(at histogram: Histogram, _ place: Int) -> UInt64 {
+        word(Self.histogramsOffset + histogram.rawValue * Self.histogramBytes + place * 8).load(ordering: .relaxed)
+    }
+
+    func add(_ amount: UInt64, at histogram: Histogram, _ place: Int) {
+        let word = word(Self.histogramsOffset + histogram.rawValue * Self.histogramBytes + place * 8)
+        word.store(word.load(ordering: .relaxed) &+ amount, ordering: .relaxed)
     }
 }

@@ -6,7 +6,7 @@ import Testing
 @Suite struct `Counters and gauges` {
     @Test func `stand in the order that they had`() {
         let gauges = Gauge.allCases.map { "\($0)" }
-        #expect(gauges == ["connections", "clients", "rooms"])
+        #expect(gauges == ["connections", "clients", "rooms", "loopLag", "heldBytes"])
         let counters = Counter.allCases.map { "\($0)" }
         #expect(
             counters == [
@@ -30,6 +30,7 @@ import Testing
                 "roomsOpened", "roomsClosed", "hostKeysRestored", "hostKeysExpired", "hostKeyReportsLost",
                 "roomsMovedOut", "roomsMovedIn", "membersMovedOut", "membersMovedIn", "joinAwaitedRoom",
                 "closedRestart",
+                "voiceBytesReceived", "dataBytesReceived", "voiceBytesDelivered", "dataBytesDelivered",
             ])
     }
 

@@ -52,7 +52,7 @@ private let second: UInt64 = 1_000_000_000
         let size = fixture.size
         #expect(size == Fixture.byteCount)
         let (magic, count) = (fixture.word(0), fixture.word(8))
-        #expect(magic == 0x524C_5953_484D_0002)
+        #expect(magic == 0x524C_5953_484D_0003)
         #expect(count == 1024)
         let used = fixture.word(56)
         #expect(used == UInt64(workers))
@@ -78,9 +78,12 @@ private let second: UInt64 = 1_000_000_000
         page[.connections] = 5
         page[.rooms] = 6
         page.add(7, to: .accepted)
-        page.add(8, to: .closedRestart)
+        page.add(8, to: .dataBytesDelivered)
+        page.record(20_001, count: 9, in: .handoffDuration)
         let words = [0, 8, 16, 64, 80, 512, 512 + 8 * (Counter.allCases.count - 1)].map { fixture.word(start + $0) }
         #expect(words == [2, 0x0102_0304_0506_0708, 4711, 5, 6, 7, 8])
+        let histogram = (0..<20).map { fixture.word(start + 2048 + 2 * 256 + 8 * $0) }
+        #expect(histogram == [0, 0, 9] + [UInt64](repeating: 0, count: 16) + [9 * 20_001])
         #expect(WorkerPage.fits)
         #expect(memory.page(0).state == (last == 0 ? .serving : .down))
     }

@@ -89,6 +89,8 @@ struct Connection: ~Copyable, Timed {
     var owner = 0
     /// How often it has been handed over before it was let in.
     var hops: UInt8 = 0
+    /// When the last one was wished for, CLOCK_MONOTONIC nanoseconds; 0 if none was.
+    var handoffAt: UInt64 = 0
 
     /// Whether anything may still be read or written.
     var isServed: Bool { phase != .doomed && phase != .departed }

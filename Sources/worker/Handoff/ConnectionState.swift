@@ -11,9 +11,10 @@
 //     28      4      i: count of input bytes
 //     32      4      o: count of output bytes
 //     36      4      s: count of session bytes; 0 for a connection without TLS
-//     40      i      input, decrypted and not yet taken
-//     40+i    o      output, TLS records that the socket has not taken
-//     40+i+o  s      the TLS session (TLS/TLSSessionState.swift): keys, sequence numbers, records not yet decrypted
+//     40      8      when the handoff was wished for: CLOCK_MONOTONIC nanoseconds
+//     48      i      input, decrypted and not yet taken
+//     48+i    o      output, TLS records that the socket has not taken
+//     48+i+o  s      the TLS session (TLS/TLSSessionState.swift): keys, sequence numbers, records not yet decrypted
 //
 // Order of a handoff: the state is taken -> sent -> the sender stops watching the socket (a descriptor that is open elsewhere keeps
 // firing) and forgets the connection. Nothing is read or sealed in between, because the loop does not turn. On failure nothing was
@@ -41,7 +42,7 @@ enum ConnectionStateError: Error, Equatable {
 enum ConnectionState {
     static let version: UInt16 = 3
     private static let magic: UInt32 = 0x4359_4C52  // "RLYC", little-endian
-    static let headBytes = 40
+    static let headBytes = 48
 
     /// Writes a connection that is still a request down, but for its session, which its caller appends: `sessionBytes` of it.
     /// Room is made for all of it first, so that growing leaves no copy of a secret.
@@ -61,6 +62,7 @@ enum ConnectionState {
         append(UInt32(connection.input.count), to: &message)
         append(UInt32(connection.sealed.count), to: &message)
         append(UInt32(sessionBytes), to: &message)
+        append(connection.handoffAt, to: &message)
         unsafe message.append(connection.input.unsafeBytes)
         unsafe message.append(connection.sealed.unsafeBytes)
     }
@@ -103,6 +105,7 @@ enum ConnectionState {
             now: min(now, load(bytes, 24, as: UInt32.self)))
         connection.phase = phase == 2 ? .handshake : .request
         connection.hops = bytes.byte(7)
+        connection.handoffAt = load(bytes, 40, as: UInt64.self)
         connection.input.append(bytes.extracting(headBytes..<(headBytes + input)))
         connection.sealed.append(bytes.extracting((headBytes + input)..<(headBytes + input + output)))
         return Decoded(connection: connection, session: (total - session)..<total)

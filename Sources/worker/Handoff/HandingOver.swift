@@ -17,6 +17,7 @@ extension Worker {
 
     /// Hands a connection over, now or as soon as its owner takes it.
     mutating func handOver(_ slot: UInt32, to owner: Int) {
+        connections[slot].handoffAt = Clock.monotonicNanoseconds()
         guard connections[slot].hops < Limits.handoffHopsMax else {
             // Workers that do not agree on who owns a room: never in one generation.
             giveUp(slot, "handed over too often")

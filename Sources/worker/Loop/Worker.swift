@@ -69,6 +69,8 @@ struct Worker: ~Copyable {
     var departing = 0
     var due: [UInt32] = []
     var tally = Tally()
+    /// The longest turn of this second so far, nanoseconds.
+    var lagPeak: UInt64 = 0
     var gather = GatherList()
     var handshakeSteps = 0
     let receiveBuffer: LoopBuffer
@@ -105,6 +107,10 @@ struct Worker: ~Copyable {
         var voiceDelivered: UInt64 = 0
         var dataDelivered: UInt64 = 0
         var bytesSent: UInt64 = 0
+        var voiceBytesReceived: UInt64 = 0
+        var dataBytesReceived: UInt64 = 0
+        var voiceBytesDelivered: UInt64 = 0
+        var dataBytesDelivered: UInt64 = 0
     }
 
     init(_ launched: consuming Launched) throws(SystemError) {
@@ -165,6 +171,7 @@ struct Worker: ~Copyable {
         if second != before {
             expireKeys()
             renewTicketKeys()
+            publishSecond()
         }
         resumeHandshakes()
         for index in 0..<ready {
@@ -225,6 +232,12 @@ struct Worker: ~Copyable {
 
     /// Makes this turn's numbers seen.
     mutating func publish() {
+        let end = Clock.monotonicNanoseconds()
+        let lag = end - min(end, now)
+        lagPeak = max(lagPeak, lag)
+        page.record(lag, in: .loopLag)
+        let delivered = tally.voiceDelivered + tally.dataDelivered
+        if delivered > 0 { page.record(lag, count: delivered, in: .deliveryLatency) }
         if tally.bytesSent > 0 || tally.bytesReceived > 0 {
             page.add(tally.voiceReceived, to: .voiceReceived)
             page.add(tally.dataReceived, to: .dataReceived)
@@ -232,9 +245,20 @@ struct Worker: ~Copyable {
             page.add(tally.voiceDelivered, to: .voiceDelivered)
             page.add(tally.dataDelivered, to: .dataDelivered)
             page.add(tally.bytesSent, to: .bytesSent)
+            page.add(tally.voiceBytesReceived, to: .voiceBytesReceived)
+            page.add(tally.dataBytesReceived, to: .dataBytesReceived)
+            page.add(tally.voiceBytesDelivered, to: .voiceBytesDelivered)
+            page.add(tally.dataBytesDelivered, to: .dataBytesDelivered)
             tally = Tally()
         }
         page.heartbeat = now
+    }
+
+    /// What need not be seen more often than once a second.
+    private mutating func publishSecond() {
+        page[.loopLag] = lagPeak
+        lagPeak = 0
+        page[.heldBytes] = UInt64(max(0, heldBytes))
     }
 
     private var isFinished: Bool {

@@ -30,6 +30,7 @@ extension Worker {
         if isVoice {
             batches[batch].voice.commit(sender: slot)
             tally.voiceReceived += 1
+            tally.voiceBytesReceived += UInt64(lane.count - before)
         } else {
             if !connections[slot].hasSaidData {
                 connections[slot].hasSaidData = true
@@ -37,6 +38,7 @@ extension Worker {
             }
             batches[batch].data.commit(sender: slot)
             tally.dataReceived += 1
+            tally.dataBytesReceived += UInt64(lane.count - before)
         }
         rooms[room].activeAt = second
         // Bounds what one turn holds for one room.
@@ -114,11 +116,13 @@ extension Worker {
     /// Sends one member what the others said.
     private mutating func deliver(_ batch: UInt32, to member: UInt32) {
         guard connections[member].phase == .open else { return }
-        let voice = batches[batch].voice.frames - batches[batch].voice.frames(from: member)
-        let data = batches[batch].data.frames - batches[batch].data.frames(from: member)
-        guard voice + data > 0 else { return }
-        tally.voiceDelivered += UInt64(voice)
-        tally.dataDelivered += UInt64(data)
+        let voice = batches[batch].voice.size(notFrom: member)
+        let data = batches[batch].data.size(notFrom: member)
+        guard voice.frames + data.frames > 0 else { return }
+        tally.voiceDelivered += UInt64(voice.frames)
+        tally.voiceBytesDelivered += UInt64(voice.bytes)
+        tally.dataDelivered += UInt64(data.frames)
+        tally.dataBytesDelivered += UInt64(data.bytes)
         guard connections[member].outbox.isClearForRoom, connections[member].sealed.count <= Limits.tlsJoinedBytesMax,
             gatherBatch(batch, for: member)
         else {

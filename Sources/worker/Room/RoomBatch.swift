@@ -46,11 +46,14 @@ struct Lane: ~Copyable {
         return start..<runs[index - 1].end
     }
 
-    /// Frames that `member` said itself.
-    func frames(from member: UInt32) -> Int {
-        var count = 0
-        for index in runs.indices where runs[index].sender == member { count += runs[index].frames }
-        return count
+    /// Frames that `member` did not say itself, and their bytes.
+    func size(notFrom member: UInt32) -> (frames: Int, bytes: Int) {
+        var size = (frames: frames, bytes: bytes.count)
+        for index in runs.indices where runs[index].sender == member {
+            size.frames -= runs[index].frames
+            size.bytes -= runs[index].end - (index == 0 ? 0 : runs[index - 1].end)
+        }
+        return size
     }
 
     /// Empties the lane; memory above `max` bytes is given back.

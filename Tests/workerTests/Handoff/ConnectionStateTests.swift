@@ -51,6 +51,7 @@ private struct Decoded: Equatable {
             socket: Descriptor(owning: near), peer: peer, isSecure: !session.isEmpty, now: acceptedAt)
         connection.phase = .request
         connection.hops = hops
+        connection.handoffAt = 0x0807_0605_0403_0201
         connection.input.append(input)
         connection.sealed.append(output)
         var message = ByteQueue()
@@ -72,7 +73,7 @@ private struct Decoded: Equatable {
         let head = Array(magic.utf8) + [UInt8(version & 0xFF), UInt8(version >> 8), phase, hops]
         let accepted: [UInt8] = [0x78, 0x56, 0x34, 0x12]
         return head + peer + accepted + counts.flatMap { count in (0..<4).map { UInt8(count >> (8 * $0) & 0xFF) } }
-            + input + output + session
+            + (1...8) + input + output + session
     }
 
     @Test func `are written by the byte map`() throws {
@@ -110,7 +111,8 @@ private struct Decoded: Equatable {
         let (near, far) = try StreamPair().split()
         _ = close(far)
         let peer = try #require(Address("2001:db8::42"))
-        let connection = Connection(socket: Descriptor(owning: near), peer: peer, isSecure: true, now: 0x1234_5678)
+        var connection = Connection(socket: Descriptor(owning: near), peer: peer, isSecure: true, now: 0x1234_5678)
+        connection.handoffAt = 0x0807_0605_0403_0201
         var state = ByteQueue()
         ConnectionState.encode(connection, sessionBytes: 0, counts: false, into: &state)
         #expect(state.array == message(phase: 2, hops: 0, input: []))
@@ -123,6 +125,13 @@ private struct Decoded: Equatable {
         let hops = decoded.connection.hops
         #expect(hops == 0)
         #expect(error(message(phase: 2, input: [], output: [1], session: [1])) == .phase(2))
+    }
+
+    @Test func `tell when they were to leave`() throws {
+        let (near, far) = try StreamPair().split()
+        defer { _ = close(far) }
+        let decoded = try ConnectionState.decode(message().span.bytes, socket: Descriptor(owning: near), now: .max)
+        #expect(decoded.connection.handoffAt == 0x0807_0605_0403_0201)
     }
 
     @Test func `were not accepted in the future, whatever they say`() throws {
@@ -164,7 +173,7 @@ private struct Decoded: Equatable {
     @Test func `are refused in any other form`() {
         #expect(error(message(magic: "RLYD")) == .unknownFormat)
         #expect(error(message(magic: "CYLR")) == .unknownFormat)
-        #expect(error([UInt8](repeating: 0, count: 40)) == .unknownFormat)
+        #expect(error([UInt8](repeating: 0, count: 48)) == .unknownFormat)
         for version in [0, 1, 2, 4, 0x0100, 0xFFFF] as [UInt16] {
             #expect(error(message(version: version)) == .version(version))
         }
@@ -220,7 +229,7 @@ private struct Decoded: Equatable {
                 // What is taken is what was sent: every byte of it has a meaning.
                 let decoded = try decode(bytes)
                 #expect(
-                    decoded.input + decoded.output + decoded.session == Array(bytes[40...]),
+                    decoded.input + decoded.output + decoded.session == Array(bytes[48...]),
                     "seed \(seed), round \(round)")
                 #expect(decoded.hops == bytes[7], "seed \(seed), round \(round)")
             } catch {

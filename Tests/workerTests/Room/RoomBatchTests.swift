@@ -18,8 +18,8 @@ import Testing
         let lane = Lane()
         let ranges = ranges(lane, notFrom: 1)
         #expect(ranges == [])
-        let frames = lane.frames(from: 1)
-        #expect(frames == 0)
+        let size = lane.size(notFrom: 1)
+        #expect(size == (0, 0))
     }
 
     @Test func `gives a member everything but its own words, in one piece wherever that is possible`() {
@@ -81,8 +81,9 @@ import Testing
                 // As few pieces as there can be: between two stands something of the member's own.
                 let gaps = zip(ranges, ranges.dropFirst()).map { $1.lowerBound - $0.upperBound }
                 #expect(gaps.allSatisfy { $0 > 0 }, "seed \(seed), round \(round)")
-                let own = lane.frames(from: member)
-                #expect(own == said.count { $0.sender == member }, "seed \(seed), round \(round)")
+                let size = lane.size(notFrom: member)
+                #expect(size.frames == said.count { $0.sender != member }, "seed \(seed), round \(round)")
+                #expect(size.bytes == heard.count, "seed \(seed), round \(round)")
             }
             lane.removeAll(keeping: 64)
             let (count, runs, capacity) = (lane.frames, lane.runs.count, lane.bytes.capacity)
