@@ -107,7 +107,7 @@ int clinux_unread_bytes(int socket) {
     return ioctl(socket, SIOCOUTQ, &bytes) == 0 ? bytes : -1;
 }
 
-int clinux_spawn(const char *path, char *const argv[], char *const envp[], int control, pid_t *pid) {
+int clinux_spawn(int program, char *const argv[], char *const envp[], int control, pid_t *pid) {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none, all;
@@ -127,8 +127,9 @@ int clinux_spawn(const char *path, char *const argv[], char *const envp[], int c
     // dup2 of a descriptor onto itself would keep close-on-exec: the caller's `control` is never 3 by accident,
     // because posix_spawn clears the flag in that case (glibc 2.29 and later).
     if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, control, 3);
-    if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(&actions, 4);
-    if (error == 0) error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
+    if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, program, 4);
+    if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(&actions, 5);
+    if (error == 0) error = posix_spawn(pid, "/proc/self/fd/4", &actions, &attributes, argv, envp);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return error;

@@ -136,6 +136,13 @@ package enum Limits {
     package static let moveUnreadBytesMax: Int32 = 16_384
     /// How long new workers may take to be ready, before the change is given up. They take milliseconds.
     package static let generationReadyNanoseconds: UInt64 = 30_000_000_000
+    /// How long the new program may take to say whether it can take over: longer than the check of certificate and key, which is
+    /// a part of it.
+    package static let takeOverCheckMilliseconds: Int32 = 15_000
+    /// Processes that may die in a place that is being left, before what waits in its inbox is given up.
+    package static let leaverDeathsMax = 3
+    /// How far apart the supervisor looks whether certificate or key have changed.
+    package static let credentialLookNanoseconds: UInt64 = 10_000_000_000
     /// What waits for or from a member, in the message that moves it; more goes beside it in a file.
     package static let moveInlineBytesMax = 65_536
     /// How long a join waits for its room to arrive, before 503. A worker with 100,000 clients needs some seconds.

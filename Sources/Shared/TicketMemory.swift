@@ -44,6 +44,11 @@ package struct TicketMemory: @unchecked Sendable {
         try self.init(file, isWriter: false)
     }
 
+    /// Maps memory that `create` made in another program of the same supervisor.
+    package init(continuing file: borrowing Descriptor) throws(SystemError) {
+        try self.init(file, isWriter: true)
+    }
+
     private init(_ file: borrowing Descriptor, isWriter: Bool) throws(SystemError) {
         let access = isWriter ? PROT_READ | PROT_WRITE : PROT_READ
         let mapping = unsafe mmap(nil, Self.bytes, access, MAP_SHARED, file.number, 0)

@@ -7,12 +7,34 @@ import Glibc
 import Logging
 import Shared
 
+/// What tells a file that has changed from one that has not: both files' identity, size and time of change.
+struct CredentialStamp: Equatable {
+    private var words: [Int64] = []
+
+    /// Of the files that stand at these paths now; all zero where there is none.
+    init(_ files: Configuration.TLSFiles) {
+        for path in [files.certificate, files.privateKey] {
+            var status = stat()
+            guard unsafe stat(path, &status) == 0 else {
+                words += [0, 0, 0, 0, 0]
+                continue
+            }
+            words += [
+                Int64(bitPattern: UInt64(status.st_dev)), Int64(bitPattern: UInt64(status.st_ino)),
+                Int64(status.st_size), Int64(status.st_mtim.tv_sec), Int64(status.st_mtim.tv_nsec),
+            ]
+        }
+    }
+}
+
 /// Copies of the files of RELAY_TLS_CERT and RELAY_TLS_KEY, found to be good.
 struct Credentials {
     let certificate: Int32
     let privateKey: Int32
     /// When the certificate is valid, Unix seconds.
     let validity: (from: Int64, until: Int64)
+    /// Of the files when they were read; nil where that is not known.
+    private(set) var stamp: CredentialStamp?
 
     init(certificate: Int32, privateKey: Int32, validity: (from: Int64, until: Int64)) {
         self.certificate = certificate
@@ -22,6 +44,8 @@ struct Credentials {
 
     /// Opens the files, copies them and has the copies checked.
     init(_ files: Configuration.TLSFiles, _ program: WorkerProgram) throws(StartError) {
+        // Before they are read: what changes behind it is seen as a change.
+        stamp = CredentialStamp(files)
         let certificate = try Self.open(files.certificate, "RELAY_TLS_CERT")
         let privateKey = try Self.open(files.privateKey, "RELAY_TLS_KEY")
         let answer: ControlMessage

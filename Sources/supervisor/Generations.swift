@@ -18,12 +18,15 @@ import Shared
 struct Change {
     enum Kind: Equatable {
         case reload
+        /// By the new program, when it has taken over.
+        case upgrade
         case recycle(Int)
 
         /// What it is called when it is over.
         var past: String {
             switch self {
             case .reload: "reloaded"
+            case .upgrade: "upgraded"
             case .recycle: "recycled"
             }
         }
@@ -31,6 +34,7 @@ struct Change {
         var name: String {
             switch self {
             case .reload: "reload"
+            case .upgrade: "upgrade"
             case .recycle: "recycle"
             }
         }
@@ -102,7 +106,7 @@ extension Supervisor {
     private func begin(_ kind: Change.Kind) throws(ChangeError) {
         var next = configuration
         var nextCredentials: Credentials?
-        if kind == .reload {
+        if kind == .reload || kind == .upgrade {
             next = try readChanges()
             nextCredentials = try readCredentials(next)
         }
@@ -248,7 +252,10 @@ extension Supervisor {
 
     /// Does what has become possible since the last turn.
     func advanceChange() {
-        guard let now = change else { return }
+        guard let now = change else {
+            beginNext()
+            return
+        }
         switch now.stage {
         case .preparing:
             if now.successors.allSatisfy(\.isReady) {
@@ -281,7 +288,7 @@ extension Supervisor {
             _ = place.send(.serve)
         }
         for place in now.leavers { memory.assign(place.pageIndex, .leaving) }
-        if now.kind == .reload {
+        if now.kind == .reload || now.kind == .upgrade {
             credentials?.close()
             credentials = now.credentials
             change?.credentials = nil
@@ -312,11 +319,13 @@ extension Supervisor {
 
     private func finishChange(_ now: Change) {
         change = nil
+        hasServed = true
         let took = (Clock.monotonicNanoseconds() - now.startedAt) / 1_000_000
         logger.notice(
             "\(now.kind.past)",
             metadata: [
-                "generation": "\(generation)", "workers": "\(places.count)", "rooms": "\(now.moved.rooms)",
+                "version": "\(Version.text)", "generation": "\(generation)", "workers": "\(places.count)",
+                "rooms": "\(now.moved.rooms)",
                 "clients": "\(now.moved.clients)", "waiting_bytes": "\(now.moved.bytes)",
                 "longest_pause": "\(now.moved.longestPause / 1000)us", "took": "\(took)ms",
             ])
@@ -326,7 +335,7 @@ extension Supervisor {
     private func beginNext() {
         guard let next = nextChange else { return }
         nextChange = nil
-        request(next)
+        if next == .upgrade { requestUpgrade() } else { request(next) }
     }
 
     // MARK: - Ends
@@ -360,7 +369,16 @@ extension Supervisor {
         }
         place.hostKeys = [:]
         place.isRouted = false
-        return false
+        // Another process in its place takes what waits in its inbox; but not for ever.
+        place.deathsLeaving += 1
+        guard place.deathsLeaving >= Limits.leaverDeathsMax else { return false }
+        logger.error("worker kept dying while it left: what waited in its inbox is lost", metadata: metadata)
+        place.hasMoved = true
+        leavers.remove(at: leaver)
+        memory.assign(place.pageIndex, .none)
+        memory.connections.give(place.discardInbox())
+        place.close()
+        return true
     }
 
     /// The successors are ended; the workers that serve have noticed nothing.

@@ -18,7 +18,7 @@ struct RelayCommand: ParsableCommand {
             SIGTERM and SIGINT close every connection with code 1001 and end the relay; a second one ends it at once.
             """,
         version: Version.text,
-        subcommands: [RunCommand.self, CheckConfigCommand.self, DevCertCommand.self],
+        subcommands: [RunCommand.self, CheckConfigCommand.self, DevCertCommand.self, TakeOverCheckCommand.self],
         defaultSubcommand: RunCommand.self)
 }
 
@@ -47,7 +47,13 @@ struct CheckConfigCommand: ParsableCommand {
     @OptionGroup var options: SettingsOptions
 
     func run() throws {
-        let configuration = try readConfiguration(options.settings)
+        print(try Self.check(options.settings).summary)
+    }
+
+    /// The configuration, if the relay could start with it.
+    @discardableResult
+    static func check(_ settings: Settings) throws -> Configuration {
+        let configuration = try readConfiguration(settings)
         do throws(StartError) {
             if let files = configuration.tls {
                 let program = try WorkerProgram(variables: environmentVariables())
@@ -59,7 +65,22 @@ struct CheckConfigCommand: ParsableCommand {
             standardError("relay: \(error.description)")
             throw ExitCode(error.exitStatus)
         }
-        print(configuration.summary)
+        return configuration
+    }
+}
+
+/// What a running relay asks the program that is to take its place (Upgrade.swift).
+struct TakeOverCheckCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "take-over-check", abstract: "Whether this program could take a running relay's place.",
+        shouldDisplay: false)
+
+    @Option var format: UInt32
+    @OptionGroup var options: SettingsOptions
+
+    func run() throws {
+        try CheckConfigCommand.check(options.settings)
+        if format != Compatibility.format { throw ExitCode(TakeOver.otherFormat) }
     }
 }
 
@@ -71,6 +92,9 @@ struct RunCommand: ParsableCommand {
 
     @OptionGroup var options: SettingsOptions
 
+    @Option(help: .private)
+    var inherit: Int32?
+
     func run() throws {
         // Whoever reads the log or the greeting may go away; that ends no relay.
         _ = signal(SIGPIPE, SIG_IGN)
@@ -80,7 +104,7 @@ struct RunCommand: ParsableCommand {
         let supervisor: Supervisor
         do throws(StartError) {
             let program = try WorkerProgram(variables: environmentVariables())
-            supervisor = try Supervisor(configuration, options.settings, program, logger: logger)
+            supervisor = try makeSupervisor(configuration, program, logger)
         } catch {
             standardError("relay: \(error.description)")
             throw ExitCode(error.exitStatus)
@@ -95,6 +119,20 @@ struct RunCommand: ParsableCommand {
             if configuration.logFormat == .text { Self.greet(supervisor.address, configuration) }
         }
         throw ExitCode(status)
+    }
+
+    private func makeSupervisor(
+        _ configuration: Configuration, _ program: WorkerProgram, _ logger: Logger
+    ) throws(StartError) -> Supervisor {
+        guard let inherit else {
+            return try Supervisor(configuration, options.settings, program, logger: logger)
+        }
+        let inheritance = try Inheritance.take(from: inherit)
+        let listeners = Listeners(inheritance.address, descriptors: inheritance.listeners)
+        guard let estate = inheritance.estate else {
+            return try Supervisor(configuration, options.settings, program, logger: logger, inherited: listeners)
+        }
+        return try Supervisor(listeners, estate, options.settings, program, logger: logger)
     }
 
     /// For whoever has started the relay at a terminal.

@@ -28,6 +28,9 @@ final class Supervisor {
     var credentials: Credentials?
     let tickets: TicketMemory?
     let ticketFile: Int32?
+    private var credentialsLookedAt = Clock.monotonicNanoseconds()
+    private var credentialsSeen: CredentialStamp?
+    private var credentialsRefused: CredentialStamp?
     private var ticketsRotatedAt = Clock.monotonicNanoseconds()
     let memory: SharedMemory
     let memoryFile: Int32
@@ -45,26 +48,33 @@ final class Supervisor {
     /// SipHash key that pins rooms to workers: the same as long as the relay runs.
     let placementKey: [UInt8]
     private let signals: Descriptor
-    let startedAt = Clock.monotonicNanoseconds()
-    private var hasServed = false
+    let startedAt: UInt64
+    var hasServed = false
     /// When what is left is killed, once the relay drains.
     var drainDeadline: UInt64?
     private var isForced = false
+    /// Whether another program goes on in this process when the workers have ended.
+    var becomesSuccessor = false
+    /// Whether this program goes on with another's workers.
+    private let isTakingOver: Bool
     private var heartsCheckedAt: UInt64 = 0
 
     var address: ListenAddress { listeners.address }
 
+    /// A relay that begins.
+    ///
+    /// - Parameter inherited: listeners that another program has left, with whoever waits in them.
     init(
-        _ configuration: Configuration, _ settings: Settings, _ program: WorkerProgram, logger: Logger
+        _ configuration: Configuration, _ settings: Settings, _ program: WorkerProgram, logger: Logger,
+        inherited: Listeners? = nil
     ) throws(StartError) {
         self.configuration = configuration
         self.settings = settings
         self.program = program
         self.logger = logger
-        // It will hold ticket keys, and the descriptor of the private key.
-        guard clinux_harden() == 0 else {
-            throw StartError(description: "can't start: \(SystemError("prctl"))", exitStatus: ExitStatus.unavailable)
-        }
+        isTakingOver = false
+        startedAt = Clock.monotonicNanoseconds()
+        try Self.harden()
         if let files = configuration.tls {
             credentials = try Credentials(files, program)
             let now = Int64(Clock.unixNanoseconds() / 1_000_000_000)
@@ -75,15 +85,17 @@ final class Supervisor {
             credentials = nil
         }
         do throws(ListenError) {
-            listeners = try Listeners(configuration.listen, count: configuration.workers)
+            if var inherited {
+                try inherited.grow(to: configuration.workers)
+                listeners = inherited
+            } else {
+                listeners = try Listeners(configuration.listen, count: configuration.workers)
+            }
         } catch {
             throw StartError(description: error.description, exitStatus: ExitStatus.unavailable)
         }
         do throws(SystemError) {
-            let watched = [SIGTERM, SIGINT, SIGCHLD, SIGHUP, SIGUSR2]
-            let number = unsafe clinux_signalfd(watched, watched.count)
-            guard number >= 0 else { throw SystemError("signalfd") }
-            signals = Descriptor(owning: number)
+            signals = try Self.watchSignals()
             let file = try SharedMemory.makeFile()
             memory = try SharedMemory.create(in: file)
             memoryFile = file.release()
@@ -108,19 +120,74 @@ final class Supervisor {
         placementKey = (0..<Limits.placementKeyBytes).map { _ in UInt8.random(in: 0...255, using: &random) }
     }
 
+    /// A program that goes on with another's workers (Upgrade.swift), and then has its own take their place.
+    init(
+        _ listeners: Listeners, _ estate: Inheritance.Estate, _ settings: Settings, _ program: WorkerProgram,
+        logger: Logger
+    ) throws(StartError) {
+        configuration = estate.configuration
+        self.settings = settings
+        self.program = program
+        self.logger = logger
+        self.listeners = listeners
+        isTakingOver = true
+        (startedAt, hasServed, generation) = (estate.startedAt, estate.hasServed, estate.generation)
+        placementKey = estate.placementKey
+        credentials = estate.credentials
+        try Self.harden()
+        do throws(SystemError) {
+            signals = try Self.watchSignals()
+            let file = Descriptor(owning: estate.memory)
+            memory = try SharedMemory.map(file)
+            memoryFile = file.release()
+            if let number = estate.ticketFile {
+                let ring = Descriptor(owning: number)
+                tickets = try TicketMemory(continuing: ring)
+                ticketFile = ring.release()
+            } else {
+                (tickets, ticketFile) = (nil, nil)
+            }
+        } catch {
+            throw StartError(description: "can't take over: \(error)", exitStatus: ExitStatus.unavailable)
+        }
+        places = estate.places.map { WorkerPlace($0, page: memory.page($0.pageIndex)) }
+        leavers = estate.leavers.map { WorkerPlace($0, page: memory.page($0.pageIndex)) }
+        // Whoever has ended while no supervisor looked.
+        reap()
+    }
+
+    /// It will hold ticket keys, and the descriptor of the private key.
+    private static func harden() throws(StartError) {
+        guard clinux_harden() == 0 else {
+            throw StartError(description: "can't start: \(SystemError("prctl"))", exitStatus: ExitStatus.unavailable)
+        }
+    }
+
+    private static func watchSignals() throws(SystemError) -> Descriptor {
+        let watched = [SIGTERM, SIGINT, SIGCHLD, SIGHUP, SIGUSR2]
+        let number = unsafe clinux_signalfd(watched, watched.count)
+        guard number >= 0 else { throw SystemError("signalfd") }
+        return Descriptor(owning: number)
+    }
+
     // MARK: - The loop
 
     /// Runs until every worker has ended. Returns the exit status.
     ///
     /// - Parameter whenServing: called once, when every worker serves.
     func run(whenServing: () -> Void) -> Int32 {
-        for place in places { launch(place) }
+        if isTakingOver {
+            request(.upgrade)
+        } else {
+            for place in places { launch(place) }
+        }
         while !isFinished {
             let ready = wait()
             handleSignals()
             for place in ready { receive(from: place) }
             watchHearts()
             rotateTickets()
+            watchCredentials()
             restartDue()
             advanceChange()
             enforceDeadline()
@@ -129,8 +196,14 @@ final class Supervisor {
                 whenServing()
             }
         }
-        logger.info("stopped")
-        return ExitStatus.success
+        guard becomesSuccessor else {
+            logger.info("stopped")
+            return ExitStatus.success
+        }
+        do throws(ChangeError) { try become(inheriting: nil) } catch {
+            logger.error("can't become the new program", metadata: ["reason": "\(error)"])
+        }
+        return ExitStatus.unavailable
     }
 
     private var isFinished: Bool {
@@ -277,7 +350,7 @@ final class Supervisor {
             case SIGTERM, SIGINT: stop()
             case SIGCHLD: reap()
             case SIGHUP: request(.reload)
-            case SIGUSR2: logger.warning("SIGUSR2: upgrade is not available in this version")
+            case SIGUSR2: requestUpgrade()
             default: break
             }
         }
@@ -359,15 +432,43 @@ final class Supervisor {
         logger.debug("ticket keys rotated")
     }
 
+    /// Takes a certificate that has been renewed. Both files must have stood still since the last look: they are written one
+    /// after the other.
+    private func watchCredentials() {
+        let now = Clock.monotonicNanoseconds()
+        guard let files = configuration.tls, now - credentialsLookedAt >= Limits.credentialLookNanoseconds else {
+            return
+        }
+        credentialsLookedAt = now
+        let seen = CredentialStamp(files)
+        defer { credentialsSeen = seen }
+        guard change == nil, drainDeadline == nil, let stamp = credentials?.stamp, seen != stamp,
+            seen == credentialsSeen,
+            seen != credentialsRefused
+        else { return }
+        logger.notice("certificate or key have changed: reloading")
+        // Tried once: if they are no good, the next change of them is another try.
+        credentialsRefused = seen
+        request(.reload)
+    }
+
     // MARK: - Stopping
 
     private func stop() {
-        let now = Clock.monotonicNanoseconds()
         guard drainDeadline == nil else {
             logger.warning("second signal: stopping at once")
             isForced = true
+            becomesSuccessor = false
             return
         }
+        drain(isRestart: false)
+    }
+
+    /// Lets everybody go.
+    ///
+    /// - Parameter isRestart: whether clients are told to come back at once: close code 1012.
+    func drain(isRestart: Bool) {
+        let now = Clock.monotonicNanoseconds()
         let grace = UInt64(configuration.shutdownGraceSeconds) * 1_000_000_000
         drainDeadline = now + grace
         memory.phase = .draining
@@ -375,7 +476,7 @@ final class Supervisor {
         abandonChange()
         for place in everyPlace {
             place.restartDue = nil
-            if place.isReady { _ = place.send(.drain(deadline: now + grace, isRestart: false)) }
+            if place.isReady { _ = place.send(.drain(deadline: now + grace, isRestart: isRestart)) }
         }
     }
 

@@ -8,6 +8,15 @@ import CLinux
 import Glibc
 import Shared
 
+extension [UInt8] {
+    /// Overwrites the bytes: for what may be secret.
+    fileprivate mutating func wipe() {
+        unsafe withUnsafeMutableBytes { bytes in
+            if let start = bytes.baseAddress { unsafe explicit_bzero(start, bytes.count) }
+        }
+    }
+}
+
 /// The descriptors and memory that a worker's place holds, and the process in it.
 final class WorkerPlace {
     /// Its number in its generation.
@@ -28,6 +37,8 @@ final class WorkerPlace {
     /// In a change of generations: whether it hands joins to the new inboxes, and whether it has no room left.
     var isRouted = false
     var hasMoved = false
+    /// Processes that have died here since the place was left.
+    var deathsLeaving = 0
     /// The heartbeat at the last look, and at how many looks in a row it has been the same.
     private var heartbeatSeen: UInt64 = 0
     private var silentChecks = 0
@@ -55,8 +66,53 @@ final class WorkerPlace {
         (inboxReceiver, inboxSender) = try MessagePair(bufferBytes: Int32(Limits.inboxBufferBytes)).split()
     }
 
+    /// A place that another program of this relay has left, with its process.
+    init(_ state: Inheritance.PlaceState, page: WorkerPage) {
+        index = state.index
+        generation = state.generation
+        listeners = state.listeners
+        (inboxReceiver, inboxSender) = (state.inboxReceiver, state.inboxSender)
+        pageIndex = state.pageIndex
+        self.page = page
+        hostKeys = state.hostKeys
+        (isReady, hasMoved) = (state.isReady, state.hasMoved)
+        launchedAt = state.launchedAt
+        guard state.pid != 0 else {
+            restartDue = max(1, state.restartDue)
+            return
+        }
+        pid = state.pid
+        control = ControlChannel(Descriptor(owning: state.control))
+    }
+
+    var state: Inheritance.PlaceState {
+        Inheritance.PlaceState(
+            index: index, generation: generation, pageIndex: pageIndex, listeners: listeners,
+            inboxReceiver: inboxReceiver, inboxSender: inboxSender, pid: control == nil ? 0 : pid ?? 0,
+            control: control?.number ?? -1, isReady: isReady, hasMoved: hasMoved, launchedAt: launchedAt,
+            restartDue: restartDue ?? 0, hostKeys: hostKeys)
+    }
+
     /// Whether a change brings it, or has brought it.
     func isNew(in change: Change) -> Bool { change.successors.contains { $0 === self } }
+
+    /// Throws away what waits in the inbox, and closes the clients' sockets with it.
+    ///
+    /// - Returns: how many connections they were.
+    func discardInbox() -> UInt64 {
+        var bytes = [UInt8](repeating: 0, count: Limits.receiveBufferBytes)
+        var descriptors: [Int32] = [-1, -1]
+        var connections: UInt64 = 0
+        defer { bytes.wipe() }
+        while true {
+            var count = 0
+            let received = unsafe clinux_receive_message(
+                inboxReceiver, &bytes, bytes.count, &descriptors, descriptors.count, &count)
+            if received <= 0 { return connections }
+            for descriptor in descriptors.prefix(count) { _ = Glibc.close(descriptor) }
+            if count > 0 { connections += 1 }
+        }
+    }
 
     /// Closes the inbox: for a place that nobody will come to again.
     func close() {

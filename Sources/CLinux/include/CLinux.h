@@ -36,9 +36,10 @@ ssize_t clinux_receive_message(
 /// ioctl(2) SIOCOUTQ: bytes of memory that what was sent at this end of a Unix socket, and has not been read, takes; -1 with errno.
 int clinux_unread_bytes(int socket);
 
-/// posix_spawn(3) of `path` with `control` as its descriptor 3, nothing else beyond stderr inherited,
-/// default signal handlers, no signal blocked. Returns 0 or the error number.
-int clinux_spawn(const char *path, char *const argv[], char *const envp[], int control, pid_t *pid);
+/// posix_spawn(3) of the program that is open as `program` (a number above 4) with `control` as its descriptor 3; stdout and stderr
+/// are inherited, and `program` itself as 4, which it must close; default signal handlers, no signal blocked. Returns 0 or
+/// the error number.
+int clinux_spawn(int program, char *const argv[], char *const envp[], int control, pid_t *pid);
 
 /// What waitpid(2) said: whether it exited (and its status), else the signal that ended it.
 int clinux_wait_exited(int status);

@@ -101,6 +101,8 @@ extension Worker {
         drainReason = reason
         page.state = .draining
         stopLeaving()
+        // Whoever comes now is for the program that comes next.
+        if case .restart = reason { stopAccepting() }
         for slot in connections.slots where connections.isOccupied(slot) {
             switch connections[slot].phase {
             case .request where connections[slot].input.isEmpty && connections[slot].outbox.isEmpty:

@@ -47,6 +47,9 @@ enum Launch {
             return ExitStatus.usage
         }
         _ = fcntl(controlDescriptor, F_SETFD, FD_CLOEXEC)
+        // This program itself, by which it was started.
+        _ = Glibc.close(controlDescriptor + 1)
+        unsafe clinux_set_name("relay-worker")
         // A terminal's Ctrl-C and systemd's SIGTERM reach every process of the relay: the supervisor's word alone ends a
         // worker, and so does the end of its control channel.
         for number in [SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] { _ = signal(number, SIG_IGN) }
