@@ -32,9 +32,9 @@ extension Worker {
                 continue
             }
             let socket = Descriptor(owning: descriptors[0])
-            // Closed when it has been read.
-            let file = count > 1 ? Descriptor(owning: descriptors[1]) : nil
+            let file = count > 1 ? descriptors[1] : nil
             unsafe receive(receiveBuffer.prefix(received), socket, file)
+            if let file { _ = Glibc.close(file) }
             // Keys, and a token in the clear.
             unsafe explicit_bzero(receiveBuffer.address, received)
         }
@@ -58,7 +58,7 @@ extension Worker {
     }
 
     private mutating func receive(
-        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: consuming Descriptor?
+        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?
     ) {
         if unsafe isMember(bytes) {
             unsafe receiveMember(bytes, socket, file)
@@ -98,11 +98,10 @@ extension Worker {
 
     /// A member of a room that moves.
     private mutating func receiveMember(
-        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: consuming Descriptor?
+        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?
     ) {
         do throws(MemberStateError) {
-            let number: Int32? = if let file { file.number } else { nil }
-            let member = try MemberState.decode(unsafe bytes.bytes, socket: socket, file: number)
+            let member = try MemberState.decode(unsafe bytes.bytes, socket: socket, file: file)
             var session = Connection.noSession
             if !member.session.isEmpty {
                 do throws(ConnectionStateError) { session = try unsafe takeSession(bytes, member.session) } catch {

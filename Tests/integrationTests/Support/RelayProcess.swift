@@ -16,6 +16,8 @@ struct Relay: Sendable {
     var tls: NIOSSLContext?
     /// With TLS: cert.pem, key.pem and ca.pem, and room for a test's own files.
     var folder = ""
+    /// What it was started with as --env-file, if it was.
+    var settings = ""
 
     /// A few at a time: more would only make each other slow.
     private static let gate = Gate(5)
@@ -27,13 +29,18 @@ struct Relay: Sendable {
 
     /// Starts a relay for `body` and ends all of its processes, whatever `body` does. No worker may die meanwhile, unless
     /// `losesWorkers`.
+    ///
+    /// - Parameters:
+    ///   - program: another `relay` than the one that was built.
+    ///   - settings: a file that it is started with as --env-file.
     static func run(
         workers: Int = 2, _ variables: [String: String] = [:], descriptorsMax: Int? = nil, losesWorkers: Bool = false,
-        _ body: (Relay) async throws -> Void
+        program: String? = nil, settings: String? = nil, _ body: (Relay) async throws -> Void
     ) async throws {
         await gate.enter()
         do {
-            try await runInside(workers, variables, descriptorsMax, losesWorkers, body)
+            let path = try program ?? integrationTests.program("relay")
+            try await runInside(path, settings, workers, variables, descriptorsMax, losesWorkers, body)
         } catch {
             await gate.leave()
             throw error
@@ -60,21 +67,23 @@ struct Relay: Sendable {
     }
 
     private static func runInside(
-        _ workers: Int, _ variables: [String: String], _ descriptorsMax: Int?, _ losesWorkers: Bool,
+        _ path: String, _ settings: String?, _ workers: Int, _ variables: [String: String], _ descriptorsMax: Int?,
+        _ losesWorkers: Bool,
         _ body: (Relay) async throws -> Void
     ) async throws {
         let environment = ["RELAY_ADDR": "127.0.0.1:0", "RELAY_WORKERS": "\(workers)"].merging(variables) { $1 }
-        let path = try program("relay")
+        let arguments = settings.map { ["run", "--env-file", $0] } ?? []
         let process =
             if let descriptorsMax {
                 try ChildProcess(
                     "/bin/sh", ["-c", "ulimit -n \(descriptorsMax) && exec \"$0\"", path], environment: environment)
             } else {
-                try ChildProcess(path, environment: environment)
+                try ChildProcess(path, arguments, environment: environment)
             }
         defer { end(process) }
         do {
-            let relay = Relay(process: process, port: try await port(process), workers: workers)
+            var relay = Relay(process: process, port: try await port(process), workers: workers)
+            relay.settings = settings ?? ""
             try await body(relay)
             if !losesWorkers { #expect(!process.errors.contains("worker died"), "\(process.errors)") }
         } catch {
