@@ -3,17 +3,18 @@
 import ArgumentParser
 import Glibc
 
-/// `relay-load`: `check` and `bench`. Shares no code with the relay, so that a mistake made there is not made here again.
+/// `relay-load`: `check`, `bench` and `soak`. Shares no code with the relay, so that a mistake made there is not made here again.
 struct RelayLoad: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "relay-load",
-        abstract: "Check a running relay end to end, or measure it.",
+        abstract: "Check a running relay end to end, measure it, or keep it busy.",
         discussion: """
             Start with `relay-load check --url ws://localhost:8443`, which plays hosts and guests and says whether the \
             relay keeps every promise of its wire protocol. `relay-load bench` puts the relay under load and measures \
-            latency, lost messages and the server's CPU time.
+            latency, lost messages and the server's CPU time; `relay-load soak` keeps it busy while something is changed, \
+            and tells whether any client could notice.
             """,
-        subcommands: [CheckCommand.self, BenchCommand.self])
+        subcommands: [CheckCommand.self, BenchCommand.self, SoakCommand.self])
 
     /// Runs the command line. Wrong options end with status 2, not with ArgumentParser's own 64: two kinds of "can't
     /// even begin" would only make scripts longer.
@@ -30,7 +31,7 @@ struct RelayLoad: ParsableCommand {
     }
 }
 
-/// The exit statuses of both commands.
+/// The exit statuses of all commands.
 enum Exit {
     static let failed = ExitCode(1)
     static let unusable = ExitCode(2)
