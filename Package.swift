@@ -92,6 +92,7 @@ let package = Package(
             ],
             resources: [.copy("Vectors")],
             swiftSettings: testSettings),
+        .testTarget(name: "loadtestTests", dependencies: ["loadtest"], swiftSettings: testSettings),
         .testTarget(
             name: "integrationTests",
             dependencies: [

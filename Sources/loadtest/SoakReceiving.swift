@@ -116,7 +116,11 @@ extension SoakRun {
         let message = SoakMessage.voice(sender.sender, number)
         guard number <= sender.voiceSent, message.count == payload.count, message.matches(payload, at: 0),
             time <= now
-        else { return corrupted(member, payload, "voice frame \(number) of \(sender.name)") }
+        else {
+            // It has come, if not well.
+            if number == member.streams[index].voice.next { _ = member.streams[index].voice.take(number) }
+            return corrupted(member, payload, "voice frame \(number) of \(sender.name)")
+        }
         let outcome = member.streams[index].voice.take(number)
         if case .skipped(let numbers) = outcome, time <= member.lagsUntil {
             // Of voice the newest is kept for whoever reads too slowly.
