@@ -9,12 +9,14 @@
 #include <sched.h>
 #include <signal.h>
 #include <linux/sockios.h>
+#include <stddef.h>
 #include <spawn.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -189,4 +191,54 @@ int clinux_tune_listener(int listener, int unsent_bytes) {
     int on = 1;
     if (setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0) return -1;
     return setsockopt(listener, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
+}
+
+// The name begins with a NUL and is as long as the address says. Returns the address's length, 0 if the name does not fit.
+static socklen_t abstract_address(const char *name, struct sockaddr_un *address) {
+    size_t length = strlen(name);
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    if (length + 1 > sizeof address->sun_path) return 0;
+    memcpy(address->sun_path + 1, name, length);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
+}
+
+static int abstract_socket(const char *name, int backlog) {
+    struct sockaddr_un address;
+    socklen_t length = abstract_address(name, &address);
+    if (length == 0) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    int number = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (number < 0) return -1;
+    int failed = backlog > 0
+        ? bind(number, (struct sockaddr *)&address, length) != 0 || listen(number, backlog) != 0
+        : connect(number, (struct sockaddr *)&address, length) != 0;
+    if (!failed) return number;
+    int error = errno;
+    close(number);
+    errno = error;
+    return -1;
+}
+
+int clinux_abstract_listen(const char *name, int backlog) { return abstract_socket(name, backlog); }
+int clinux_abstract_connect(const char *name) { return abstract_socket(name, 0); }
+
+int clinux_peer_user(int socket, uint32_t *user) {
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return -1;
+    *user = peer.uid;
+    return 0;
+}
+
+pid_t clinux_reap(int *status, uint64_t *cpu_microseconds) {
+    struct rusage usage;
+    pid_t pid = wait4(-1, status, WNOHANG, &usage);
+    if (pid > 0) {
+        *cpu_microseconds = (uint64_t)usage.ru_utime.tv_sec * 1000000 + (uint64_t)usage.ru_utime.tv_usec +
+            (uint64_t)usage.ru_stime.tv_sec * 1000000 + (uint64_t)usage.ru_stime.tv_usec;
+    }
+    return pid;
 }

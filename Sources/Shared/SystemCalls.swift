@@ -32,6 +32,13 @@ package struct Descriptor: ~Copyable {
         self.number = number
     }
 
+    /// Another descriptor of what a number stands for; nil for want of one. The corresponding C function is fcntl(2) with F_DUPFD_CLOEXEC.
+    package init?(copying number: Int32) {
+        let copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
+        guard copy >= 0 else { return nil }
+        self.init(owning: copy)
+    }
+
     /// Gives the descriptor away without closing it.
     package consuming func release() -> Int32 {
         let number = number

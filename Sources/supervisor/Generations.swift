@@ -341,9 +341,9 @@ extension Supervisor {
     // MARK: - Ends
 
     /// A process has ended that a change concerns. True if that was all there is to say and do.
-    func endedInChange(_ place: WorkerPlace, _ status: Int32, _ metadata: Logger.Metadata) -> Bool {
+    func endedInChange(_ place: WorkerPlace, _ end: WorkerEnd, _ metadata: Logger.Metadata) -> Bool {
         if change?.stage == .preparing, change?.successors.contains(where: { $0 === place }) == true {
-            giveUpChange("worker \(place.index) of the new generation ended: \(Self.cause(status))")
+            giveUpChange("worker \(place.index) of the new generation ended: \(end)")
             return true
         }
         guard let leaver = leavers.firstIndex(where: { $0 === place }) else {
@@ -352,7 +352,7 @@ extension Supervisor {
             return false
         }
         if place.hasMoved {
-            if clinux_wait_exited(status) == 0 || clinux_wait_exit_status(status) != 0 {
+            if end != .exited(ExitStatus.success, reason: nil) {
                 logger.error("worker died while its last connections left", metadata: metadata)
             } else {
                 logger.debug("worker left", metadata: metadata)

@@ -57,6 +57,7 @@ final class Supervisor {
     var becomesSuccessor = false
     /// Whether this program goes on with another's workers.
     private let isTakingOver: Bool
+    private var exitStatus = ExitStatus.success
     private var heartsCheckedAt: UInt64 = 0
 
     var address: ListenAddress { listeners.address }
@@ -198,7 +199,7 @@ final class Supervisor {
         }
         guard becomesSuccessor else {
             logger.info("stopped")
-            return ExitStatus.success
+            return exitStatus
         }
         do throws(ChangeError) { try become(inheriting: nil) } catch {
             logger.error("can't become the new program", metadata: ["reason": "\(error)"])
@@ -325,7 +326,8 @@ final class Supervisor {
         case .hostKeyGone(let room):
             place.hostKeys[room] = nil
         case .failed(let reason):
-            logger.error("worker failed", metadata: ["worker": "\(place.index)", "reason": "\(reason)"])
+            // Told with its end, which follows.
+            place.failure = reason
         case .routed:
             place.isRouted = true
         case .moved(let moved):
@@ -359,24 +361,28 @@ final class Supervisor {
     private func reap() {
         while true {
             var status: Int32 = 0
-            let pid = unsafe waitpid(-1, &status, WNOHANG)
+            var microseconds: UInt64 = 0
+            let pid = unsafe clinux_reap(&status, &microseconds)
             guard pid > 0 else { return }
             guard let place = everyPlace.first(where: { $0.pid == pid }) else { continue }
             // What it said last: host keys above all.
             receive(from: place)
-            ended(place, status)
+            let end = WorkerEnd(waitStatus: status, reason: place.failure)
+            place.record(end, cpuSeconds: Double(microseconds) / 1e6)
+            ended(place, end)
         }
     }
 
     /// Accounts for a worker that has ended, and arranges the next.
-    private func ended(_ place: WorkerPlace, _ status: Int32) {
+    private func ended(_ place: WorkerPlace, _ end: WorkerEnd) {
         let now = Clock.monotonicNanoseconds()
         let uptime = now - place.launchedAt
         let rooms = place.page[.rooms]
         let connections = place.page[.connections]
         let metadata: Logger.Metadata = [
-            "worker": "\(place.index)", "pid": "\(place.pid ?? 0)", "cause": "\(Self.cause(status))",
-            "uptime": "\(uptime / 1_000_000_000)s", "rooms": "\(rooms)", "clients": "\(place.page[.clients])",
+            "worker": "\(place.index)", "pid": "\(place.pid ?? 0)", "cause": "\(end)",
+            "uptime": "\(uptime / 1_000_000)ms", "rooms": "\(rooms)", "clients": "\(place.page[.clients])",
+            "connections": "\(connections)",
         ]
         memory.rooms.give(rooms)
         memory.connections.give(connections)
@@ -385,7 +391,17 @@ final class Supervisor {
             logger.debug("worker stopped", metadata: metadata)
             return
         }
-        guard !endedInChange(place, status, metadata) else { return }
+        guard !endedInChange(place, end, metadata) else { return }
+        // Retried for ever it would only look as if it were being started. Once any has served, the others' rooms count more.
+        if memory.phase == .starting, let status = end.hopeless {
+            logger.critical("can't start: a worker could not begin, and none ever will", metadata: metadata)
+            exitStatus = status
+            drainDeadline = now
+            isForced = true
+            memory.phase = .draining
+            for place in places { place.restartDue = nil }
+            return
+        }
         let pause = place.restarts.died(uptime: uptime)
         place.page.deathsInRow = place.restarts.deathsInRow
         place.restartDue = now + pause
@@ -393,12 +409,6 @@ final class Supervisor {
             "worker died",
             metadata: metadata.merging(
                 ["restart_in": "\(pause / 1_000_000)ms"], uniquingKeysWith: { first, _ in first }))
-    }
-
-    static func cause(_ status: Int32) -> String {
-        if clinux_wait_exited(status) != 0 { return "exit \(clinux_wait_exit_status(status))" }
-        let signal = clinux_wait_signal(status)
-        return unsafe "signal \(signal) (\(String(cString: strsignal(signal))))"
     }
 
     /// Kills a worker whose loop has stopped turning; its end is then handled like any other.

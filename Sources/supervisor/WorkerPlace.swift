@@ -45,6 +45,14 @@ final class WorkerPlace {
     /// CLOCK_MONOTONIC nanoseconds of the last launch.
     private(set) var launchedAt: UInt64 = 0
     var restarts = RestartPolicy()
+    /// Processes that were started because the one before had ended.
+    private(set) var restartCount: UInt64 = 0
+    /// How the last process ended.
+    private(set) var lastEnd: WorkerEnd?
+    /// CPU time of the processes that have ended.
+    private(set) var cpuSecondsOfTheDead = 0.0
+    /// What the process said last about why it can't go on.
+    var failure: String?
     /// When the next process is due, CLOCK_MONOTONIC nanoseconds; nil if one runs or none is wanted.
     var restartDue: UInt64?
     /// Keys of the place's rooms. The expiry is 0 while the worker that has the room lives.
@@ -125,6 +133,8 @@ final class WorkerPlace {
         self.pid = pid
         self.control = consume control
         isReady = false
+        failure = nil
+        if lastEnd != nil { restartCount += 1 }
         (heartbeatSeen, silentChecks) = (0, 0)
         launchedAt = now
         restartDue = nil
@@ -155,6 +165,12 @@ final class WorkerPlace {
         return stride(from: 0, to: keys.count, by: Limits.hostKeysPerMessageMax).map { first in
             .hostKeys(Array(keys[first..<min(first + Limits.hostKeysPerMessageMax, keys.count)]))
         }
+    }
+
+    /// For the report: how the process ended, and what it used.
+    func record(_ end: WorkerEnd, cpuSeconds: Double) {
+        lastEnd = end
+        cpuSecondsOfTheDead += cpuSeconds
     }
 
     /// The process is gone: its rooms' keys begin to run out.

@@ -33,6 +33,8 @@ struct Launched: ~Copyable {
 /// Why a worker could not begin.
 struct LaunchError: Error, CustomStringConvertible {
     var description: String
+    /// With `launchFailed` the supervisor tries again; with others it does not if no worker has ever served.
+    var exitStatus = ExitStatus.launchFailed
 }
 
 enum Launch {
@@ -55,6 +57,8 @@ enum Launch {
         for number in [SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] { _ = signal(number, SIG_IGN) }
         // Before there is a secret in this process; dropping root undoes a part of it, so it is done again behind that.
         guard clinux_harden() == 0, sodium_init() >= 0 else { return ExitStatus.internalError }
+        // The control channel is gone when it turns out that the worker can't begin: by this one the supervisor hears why.
+        var lastWords: Descriptor? = Descriptor(copying: controlDescriptor)
         do throws(LaunchError) {
             // Before anything else of libcrypto.
             do throws(TLSSetupError) { try TLSContext.bootstrap() } catch { throw LaunchError(description: "\(error)") }
@@ -67,15 +71,24 @@ enum Launch {
                 return try makeCertificate(&control)
             case .launch(let launch):
                 var worker = try begin(try receive(launch, descriptors, control))
+                lastWords = nil
                 worker.run()
                 return worker.hasFailed ? ExitStatus.unavailable : ExitStatus.success
             default:
-                throw LaunchError(description: "control message out of place: \(message.name)")
+                throw LaunchError(
+                    description: "control message out of place: \(message.name)", exitStatus: ExitStatus.unavailable)
             }
         } catch {
+            if let number = lastWords.take() {
+                var channel = ControlChannel(number)
+                do throws(SystemError) {
+                    try channel.sendAlways(.failed(reason: error.description))
+                    return error.exitStatus
+                } catch {}
+            }
             var line = "relay-worker: \(error.description)\n"
             line.withUTF8 { text in _ = unsafe write(2, text.baseAddress, text.count) }
-            return ExitStatus.launchFailed
+            return error.exitStatus
         }
     }
 
@@ -130,7 +143,9 @@ enum Launch {
     ) throws(LaunchError) -> Launched {
         let count = launch.configuration.tls == nil ? 2 : 5
         guard descriptors.count == count else {
-            throw LaunchError(description: "launch with \(descriptors.count) descriptors in place of \(count)")
+            throw LaunchError(
+                description: "launch with \(descriptors.count) descriptors in place of \(count)",
+                exitStatus: ExitStatus.unavailable)
         }
         let memoryFile = Descriptor(owning: descriptors[0])
         let inbox = Descriptor(owning: descriptors[1])
@@ -171,7 +186,8 @@ enum Launch {
             case .start:
                 break receiving
             default:
-                throw LaunchError(description: "control message out of place: \(message.name)")
+                throw LaunchError(
+                    description: "control message out of place: \(message.name)", exitStatus: ExitStatus.unavailable)
             }
         }
         guard !listeners.isEmpty else { throw LaunchError(description: "without a listener") }
@@ -210,7 +226,9 @@ enum Launch {
                 failure = error
             }
         }
-        if let failure { throw LaunchError(description: failure.description) }
+        if let failure {
+            throw LaunchError(description: failure.description, exitStatus: ExitStatus.configuration)
+        }
         guard let made, let generation else { throw LaunchError(description: "ticket keys can't be read") }
         return (made, tickets, generation)
     }
@@ -224,7 +242,9 @@ enum Launch {
                 var poll = pollfd(fd: control.number, events: Int16(POLLIN), revents: 0)
                 _ = unsafe Glibc.poll(&poll, 1, -1)
             case .closed: throw LaunchError(description: "the supervisor is gone")
-            case .malformed(let error): throw LaunchError(description: "control message not understood: \(error)")
+            case .malformed(let error):
+                throw LaunchError(
+                    description: "control message not understood: \(error)", exitStatus: ExitStatus.unavailable)
             case .failed(let error): throw LaunchError(description: "control channel: \(error)")
             }
         }

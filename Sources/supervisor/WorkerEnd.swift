@@ -1,0 +1,55 @@
+// How a worker's process ended, in words, and whether a next one can do better.
+
+import CLinux
+import Glibc
+import Shared
+
+enum WorkerEnd: Equatable, CustomStringConvertible {
+    /// With a status of ExitStatus, and the reason that the worker gave, if it gave one.
+    case exited(Int32, reason: String?)
+    case killed(signal: Int32)
+
+    /// - Parameter status: as waitpid(2) tells it.
+    init(waitStatus status: Int32, reason: String?) {
+        self =
+            clinux_wait_exited(status) != 0
+            ? .exited(clinux_wait_exit_status(status), reason: reason) : .killed(signal: clinux_wait_signal(status))
+    }
+
+    /// "signal 9 (Killed)", "trap, signal 4 (Illegal instruction)", "exit 71 (could not begin): out of memory".
+    var description: String {
+        switch self {
+        case .killed(let signal):
+            // What a failed check of Swift's ends in: SIGILL on x86, SIGTRAP on ARM.
+            let kind = signal == SIGILL || signal == SIGTRAP ? "trap, signal" : "signal"
+            return unsafe "\(kind) \(signal) (\(String(cString: strsignal(signal))))"
+        case .exited(let status, let reason):
+            let meaning = Self.meaning(status).map { " (\($0))" } ?? ""
+            return "exit \(status)\(meaning)\(reason.map { ": \($0)" } ?? "")"
+        }
+    }
+
+    private static func meaning(_ status: Int32) -> String? {
+        switch status {
+        case ExitStatus.usage: "not started by relay"
+        case ExitStatus.unavailable: "of another version than relay"
+        case ExitStatus.internalError: "internal error"
+        case ExitStatus.launchFailed: "could not begin"
+        case ExitStatus.configuration: "wrong configuration"
+        // posix_spawn(3): what could not be executed.
+        case 127: "could not be executed"
+        default: nil
+        }
+    }
+
+    /// A worker that could not begin for a reason that stays: the relay's exit status, if none has ever served. nil for what a
+    /// restart may heal, which is everything else: too little memory, a crash.
+    var hopeless: Int32? {
+        guard case .exited(let status, _) = self else { return nil }
+        switch status {
+        case ExitStatus.usage, ExitStatus.unavailable, ExitStatus.configuration: return status
+        case 127: return ExitStatus.unavailable
+        default: return nil
+        }
+    }
+}
