@@ -19,6 +19,8 @@ package enum LogFormat: String, CaseIterable, Sendable {
 package struct Configuration: Sendable, Equatable {
     /// RELAY_ADDR.
     package var listen = ListenAddress(host: .any, port: 8443)
+    /// RELAY_METRICS_ADDR: where the supervisor tells how the relay is; nil: at its Unix socket alone.
+    package var metrics: ListenAddress?
     /// RELAY_TLS_CERT and RELAY_TLS_KEY; nil: plain HTTP.
     package var tls: TLSFiles?
     /// RELAY_MAX_ROOMS: over the whole relay.
@@ -64,6 +66,7 @@ package struct Configuration: Sendable, Equatable {
     package var summary: String {
         [
             "RELAY_ADDR=\(listen)",
+            "RELAY_METRICS_ADDR=\(metrics?.description ?? "")",
             "RELAY_TLS_CERT=\(tls?.certificate ?? "")",
             "RELAY_TLS_KEY=\(tls?.privateKey ?? "")",
             "RELAY_MAX_ROOMS=\(roomsMax)",
@@ -85,19 +88,14 @@ package struct Configuration: Sendable, Equatable {
 // MARK: - As bytes
 
 // Field by field in the order of the declaration. Numbers are u64, enumerations u8 by their place in `allCases`, a
-// host is u8 (0 any, 1 an address) and 16 bytes, a list a u32 count and its elements. A change raises
+// host is u8 (0 any, 1 an address) and 16 bytes, what may be absent stands behind u8 (0 absent, 1 there), a list is a u32
+// count and its elements. A change raises
 // `ControlMessage.version`.
 extension Configuration {
     package func encode(into writer: inout ByteWriter) {
-        switch listen.host {
-        case .any:
-            writer.write(UInt8(0))
-            Address(high: 0, low: 0).encode(into: &writer)
-        case .address(let address):
-            writer.write(UInt8(1))
-            address.encode(into: &writer)
-        }
-        writer.write(listen.port)
+        listen.encode(into: &writer)
+        writer.write(UInt8(metrics == nil ? 0 : 1))
+        metrics?.encode(into: &writer)
         writer.write(tls?.certificate ?? "")
         writer.write(tls?.privateKey ?? "")
         for number in [
@@ -120,6 +118,11 @@ extension Configuration {
     /// Takes a configuration from a message; everything is within the limits, whatever the bytes were.
     package init(from reader: inout ByteReader) throws(ByteCodingError) {
         listen = try Self.readListenAddress(&reader)
+        switch try reader.read(UInt8.self) {
+        case 0: metrics = nil
+        case 1: metrics = try Self.readListenAddress(&reader)
+        default: throw .invalid(field: "metrics address")
+        }
         tls = try Self.readTLS(&reader)
         roomsMax = try Self.read(&reader, Limits.roomsRange, "rooms")
         clientsPerRoomMax = try Self.read(&reader, Limits.clientsPerRoomRange, "clients per room")
@@ -186,6 +189,20 @@ extension Configuration {
             ranges.append(range)
         }
         return ranges
+    }
+}
+
+extension ListenAddress {
+    fileprivate func encode(into writer: inout ByteWriter) {
+        switch host {
+        case .any:
+            writer.write(UInt8(0))
+            Address(high: 0, low: 0).encode(into: &writer)
+        case .address(let address):
+            writer.write(UInt8(1))
+            address.encode(into: &writer)
+        }
+        writer.write(port)
     }
 }
 

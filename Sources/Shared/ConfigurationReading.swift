@@ -9,6 +9,7 @@ extension Configuration {
     /// The variables of the relay.
     package enum Variable: String, CaseIterable, Sendable {
         case address = "RELAY_ADDR"
+        case metricsAddress = "RELAY_METRICS_ADDR"
         case certificate = "RELAY_TLS_CERT"
         case privateKey = "RELAY_TLS_KEY"
         case roomsMax = "RELAY_MAX_ROOMS"
@@ -24,7 +25,6 @@ extension Configuration {
         case logLevel = "RELAY_LOG_LEVEL"
         case logFormat = "RELAY_LOG_FORMAT"
         // Not in this version.
-        case metricsAddress = "RELAY_METRICS_ADDR"
         case connectionsPerAddressMax = "RELAY_MAX_CONNECTIONS_PER_IP"
     }
 
@@ -70,7 +70,8 @@ private struct ConfigurationReader {
 
     mutating func readConfiguration() -> Configuration {
         var configuration = Configuration()
-        readAddress(&configuration.listen)
+        if let address = readAddress(.address) { configuration.listen = address }
+        configuration.metrics = readAddress(.metricsAddress)
         readTLS(&configuration.tls)
         readNumber(.roomsMax, Limits.roomsRange, &configuration.roomsMax)
         readNumber(.clientsPerRoomMax, Limits.clientsPerRoomRange, &configuration.clientsPerRoomMax)
@@ -139,16 +140,16 @@ private struct ConfigurationReader {
 
     // MARK: - Single variables
 
-    private mutating func readAddress(_ listen: inout ListenAddress) {
-        guard let text = value(of: .address) else { return }
+    private mutating func readAddress(_ variable: Variable) -> ListenAddress? {
+        guard let text = value(of: variable) else { return nil }
         guard let read = ListenAddress(text) else {
             report(
-                .address, text,
+                variable, text,
                 "HOST:PORT, :PORT (IPv4 and IPv6) or [IPV6]:PORT, with an IP address as HOST and a PORT from 0 to 65535"
             )
-            return
+            return nil
         }
-        listen = read
+        return read
     }
 
     /// A number or `auto`, which is the default.
@@ -244,7 +245,7 @@ private struct ConfigurationReader {
     // MARK: - Names
 
     private mutating func warnAboutNames() {
-        for variable in [Variable.metricsAddress, .connectionsPerAddressMax] where value(of: variable) != nil {
+        for variable in [Variable.connectionsPerAddressMax] where value(of: variable) != nil {
             warnings.append("\(variable.rawValue) is not available in this version yet: it has no effect")
         }
         for name in environment.keys.sorted() where name.hasPrefix("RELAY_") && Variable(rawValue: name) == nil {

@@ -1,6 +1,8 @@
 /// Exit statuses of the relay's processes: those of sysexits.h where one fits.
 package enum ExitStatus {
     package static let success: Int32 = 0
+    /// `relay status` and `relay health`: the relay does not serve, or there is none. What a container's health check expects.
+    package static let unhealthy: Int32 = 1
     /// EX_USAGE: the command line is wrong.
     package static let usage: Int32 = 64
     /// EX_UNAVAILABLE: something that the relay needs is taken or missing, such as its port.

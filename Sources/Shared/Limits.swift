@@ -217,7 +217,8 @@ package enum Limits {
     /// again while a successor is being launched.
     package static let descriptorsPerWorker = 8
     /// Descriptors that any process needs beside those: standard streams, epoll, signals, shared memory, the
-    /// connection being refused, the descriptors of a message that has just come in.
+    /// connection being refused, the descriptors of a message that has just come in; in the supervisor the admin listeners'
+    /// connections.
     package static let descriptorsReserved = 64
 
     /// A worker whose loop has not turned for so long does not serve, says `/health`; it beats once a second at least.
@@ -239,6 +240,39 @@ package enum Limits {
     package static let listenBacklog = 4096
     /// The user and group that a worker of a relay started as root becomes: Debian's nobody and nogroup.
     package static let nobody: UInt32 = 65_534
+
+    // MARK: - Admin listeners
+
+    /// Connections of RELAY_METRICS_ADDR at a time: a handful of scrapers need one each. A further one takes the place of the
+    /// one that has been silent for longest. Few, because they are the supervisor's descriptors, which it needs for workers.
+    package static let adminConnectionsMax = 32
+    /// The same of the Unix socket: whoever fills the one keeps nobody out of the other.
+    package static let adminLocalConnectionsMax = 8
+    /// The same of the Unix socket for other users, who are told that they are refused.
+    package static let adminForbiddenConnectionsMax = 2
+    /// listen(2)'s backlog.
+    package static let adminBacklog = 16
+    /// Connections accepted, events looked at, and requests answered in one turn of the supervisor's loop. An answer costs up
+    /// to some milliseconds (two files of /proc for each worker), and the workers are looked after between turns.
+    package static let adminAcceptsPerTurnMax = 8
+    package static let adminEventsPerTurnMax = 16
+    package static let adminAnswersPerTurnMax = 2
+    /// One read; a head is `requestHeadBytesMax` at most, as at the public port.
+    package static let adminReadBytesMax = 4096
+    /// Time for a request's head, from the accept or its first byte.
+    package static let adminRequestNanoseconds: UInt64 = 5_000_000_000
+    /// How long a connection may stay silent between requests: scrapers ask every minute at the least.
+    package static let adminIdleNanoseconds: UInt64 = 120_000_000_000
+    /// Time for an answer to leave.
+    package static let adminFlushNanoseconds: UInt64 = 5_000_000_000
+    /// For the client to close its side when the last byte has left.
+    package static let adminLingerNanoseconds: UInt64 = 1_000_000_000
+    /// How long a listener is left alone when accept(2) fails for want of descriptors or memory.
+    package static let adminAcceptPauseNanoseconds: UInt64 = 100_000_000
+    /// How long `relay status` and `relay health` wait for an answer. The supervisor answers within milliseconds.
+    package static let adminClientMilliseconds = 5000
+    /// An answer that they take: /metrics of 256 workers is below 256 KiB.
+    package static let adminResponseBytesMax = 4 << 20
 
     // MARK: - Control channel
 
@@ -336,6 +370,11 @@ package enum Limits {
             (
                 UInt64(tlsTicketSeconds) * 1_000_000_000 <= ticketKeyNanoseconds * UInt64(ticketKeys - 1),
                 "a ticket's key stays as long as the ticket is good"
+            ),
+            (
+                adminConnectionsMax + adminLocalConnectionsMax + adminForbiddenConnectionsMax + 16
+                    <= descriptorsReserved,
+                "the supervisor's own descriptors and those of the admin listeners fit what is reserved"
             ),
             (pingSeconds < pongSeconds, "a second ping is sent before the first is given up"),
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),

@@ -30,7 +30,7 @@ package enum LogText {
     }
 
     /// A JSON string.
-    static func json(_ text: String, bytesMax: Int) -> [UInt8] {
+    package static func json(_ text: String, bytesMax: Int) -> [UInt8] {
         let quote = [UInt8(ascii: "\"")]
         return quote + limited(text, bytesMax: bytesMax - 2, escape: jsonEscape) + quote
     }

@@ -10,13 +10,15 @@ import Shared
 struct ListenError: Error, CustomStringConvertible {
     var address: ListenAddress
     var cause: SystemError
+    /// What sets the address.
+    var variable = "RELAY_ADDR"
 
     var description: String {
         let advice =
             switch cause.code {
-            case EADDRINUSE: ": another program listens there; stop it, or set RELAY_ADDR to another port"
-            case EACCES: ": a port below 1024 needs a privilege; choose another with RELAY_ADDR"
-            case EADDRNOTAVAIL: ": no interface of this machine has that address; see RELAY_ADDR"
+            case EADDRINUSE: ": another program listens there; stop it, or set \(variable) to another port"
+            case EACCES: ": a port below 1024 needs a privilege; choose another with \(variable)"
+            case EADDRNOTAVAIL: ": no interface of this machine has that address; see \(variable)"
             default: ""
             }
         return "can't listen on \(address): \(cause)\(advice)"
@@ -29,8 +31,11 @@ struct Listeners {
     private(set) var descriptors: [Int32] = []
     /// With the port that the kernel chose, if it was asked to.
     let address: ListenAddress
+    /// What sets the address.
+    private let variable: String
 
-    init(_ address: ListenAddress, count: Int) throws(ListenError) {
+    init(_ address: ListenAddress, count: Int, variable: String = "RELAY_ADDR") throws(ListenError) {
+        self.variable = variable
         do throws(SystemError) {
             // SO_REUSEPORT would let two relays share a port without either knowing: so one socket without it comes first.
             let probe = try Self.bind(address, sharesPort: false)
@@ -39,7 +44,7 @@ struct Listeners {
             _ = consume probe
             self.address = address
         } catch {
-            throw ListenError(address: address, cause: error)
+            throw ListenError(address: address, cause: error, variable: variable)
         }
         try grow(to: count)
     }
@@ -48,6 +53,7 @@ struct Listeners {
     init(_ address: ListenAddress, descriptors: [Int32]) {
         self.address = address
         self.descriptors = descriptors
+        variable = "RELAY_ADDR"
     }
 
     /// Opens listeners until there is one for each of `count` workers.
@@ -62,7 +68,7 @@ struct Listeners {
                 descriptors.append(listener.release())
             }
         } catch {
-            throw ListenError(address: address, cause: error)
+            throw ListenError(address: address, cause: error, variable: variable)
         }
     }
 
@@ -94,29 +100,9 @@ struct Listeners {
         let descriptor = Descriptor(owning: number)
         try set(number, SOL_SOCKET, SO_REUSEADDR, 1)
         if sharesPort { try set(number, SOL_SOCKET, SO_REUSEPORT, 1) }
-        let result: Int32
-        if family == AF_INET6 {
-            try set(number, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 0)
-            var name = sockaddr_in6()
-            name.sin6_family = sa_family_t(AF_INET6)
-            name.sin6_port = port.bigEndian
-            unsafe withUnsafeMutableBytes(of: &name.sin6_addr) { bytes in
-                unsafe bytes.storeBytes(of: host.high.bigEndian, as: UInt64.self)
-                unsafe bytes.storeBytes(of: host.low.bigEndian, toByteOffset: 8, as: UInt64.self)
-            }
-            result = unsafe withUnsafeBytes(of: &name) { bytes in
-                unsafe Glibc.bind(
-                    number, bytes.assumingMemoryBound(to: sockaddr.self).baseAddress, socklen_t(bytes.count))
-            }
-        } else {
-            var name = sockaddr_in()
-            name.sin_family = sa_family_t(AF_INET)
-            name.sin_port = port.bigEndian
-            name.sin_addr.s_addr = UInt32(truncatingIfNeeded: host.low).bigEndian
-            result = unsafe withUnsafeBytes(of: &name) { bytes in
-                unsafe Glibc.bind(
-                    number, bytes.assumingMemoryBound(to: sockaddr.self).baseAddress, socklen_t(bytes.count))
-            }
+        if family == AF_INET6 { try set(number, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 0) }
+        let result = unsafe withSocketAddress(family, host, port) { name, length in
+            unsafe Glibc.bind(number, name, length)
         }
         guard result == 0 else { throw SystemError("bind") }
         return descriptor
@@ -141,5 +127,30 @@ struct Listeners {
         return unsafe withUnsafeBytes(of: &storage) { bytes in
             unsafe UInt16(bigEndian: bytes.load(as: sockaddr_in.self).sin_port)
         }
+    }
+}
+
+/// Calls `body` with an address as bind(2) and connect(2) take it: AF_INET6, or AF_INET for an IPv4 address.
+func withSocketAddress(
+    _ family: Int32, _ host: Address, _ port: UInt16, _ body: (UnsafePointer<sockaddr>?, socklen_t) -> Int32
+) -> Int32 {
+    if family == AF_INET6 {
+        var name = sockaddr_in6()
+        name.sin6_family = sa_family_t(AF_INET6)
+        name.sin6_port = port.bigEndian
+        unsafe withUnsafeMutableBytes(of: &name.sin6_addr) { bytes in
+            unsafe bytes.storeBytes(of: host.high.bigEndian, as: UInt64.self)
+            unsafe bytes.storeBytes(of: host.low.bigEndian, toByteOffset: 8, as: UInt64.self)
+        }
+        return unsafe withUnsafeBytes(of: &name) { bytes in
+            unsafe body(bytes.assumingMemoryBound(to: sockaddr.self).baseAddress, socklen_t(bytes.count))
+        }
+    }
+    var name = sockaddr_in()
+    name.sin_family = sa_family_t(AF_INET)
+    name.sin_port = port.bigEndian
+    name.sin_addr.s_addr = UInt32(truncatingIfNeeded: host.low).bigEndian
+    return unsafe withUnsafeBytes(of: &name) { bytes in
+        unsafe body(bytes.assumingMemoryBound(to: sockaddr.self).baseAddress, socklen_t(bytes.count))
     }
 }

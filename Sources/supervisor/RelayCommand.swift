@@ -116,7 +116,9 @@ struct RunCommand: ParsableCommand {
                     "address": "\(supervisor.address)", "workers": "\(configuration.workers)",
                     "tls": configuration.tls == nil ? "off" : "1.3",
                 ])
-            if configuration.logFormat == .text { Self.greet(supervisor.address, configuration) }
+            if configuration.logFormat == .text {
+                Self.greet(supervisor.address, metrics: supervisor.adminAddress, configuration)
+            }
         }
         throw ExitCode(status)
     }
@@ -136,7 +138,7 @@ struct RunCommand: ParsableCommand {
     }
 
     /// For whoever has started the relay at a terminal.
-    private static func greet(_ address: ListenAddress, _ configuration: Configuration) {
+    private static func greet(_ address: ListenAddress, metrics: ListenAddress?, _ configuration: Configuration) {
         let host =
             switch address.host {
             case .any: "localhost"
@@ -154,6 +156,7 @@ struct RunCommand: ParsableCommand {
 
               Clients connect to   ws\(secure)://\(host):\(address.port)/ws
               Is it healthy?       curl\(curl) http\(secure)://\(host):\(address.port)/health
+              How is it doing?     \(metrics.map { "curl http://\($0)/health" } ?? "RELAY_METRICS_ADDR")
               Does it all work?    relay-load check\(check) --url ws\(secure)://\(host):\(address.port)
               Settings             relay check-config; config/relay.env explains each
               Stop                 Ctrl-C

@@ -35,6 +35,7 @@ final class Supervisor {
     let memory: SharedMemory
     let memoryFile: Int32
     var listeners: Listeners
+    let admin: AdminServer
     /// Counts reloads and upgrades.
     var generation: UInt64 = 1
     /// The workers that serve, by their numbers.
@@ -61,6 +62,7 @@ final class Supervisor {
     private var heartsCheckedAt: UInt64 = 0
 
     var address: ListenAddress { listeners.address }
+    var adminAddress: ListenAddress? { admin.address }
 
     /// A relay that begins.
     ///
@@ -92,6 +94,7 @@ final class Supervisor {
             } else {
                 listeners = try Listeners(configuration.listen, count: configuration.workers)
             }
+            admin = try AdminServer(configuration.metrics, logger: logger)
         } catch {
             throw StartError(description: error.description, exitStatus: ExitStatus.unavailable)
         }
@@ -132,6 +135,7 @@ final class Supervisor {
         self.logger = logger
         self.listeners = listeners
         isTakingOver = true
+        admin = try Self.takeOverAdmin(configuration.metrics, logger)
         (startedAt, hasServed, generation) = (estate.startedAt, estate.hasServed, estate.generation)
         placementKey = estate.placementKey
         credentials = estate.credentials
@@ -192,6 +196,7 @@ final class Supervisor {
             restartDue()
             advanceChange()
             enforceDeadline()
+            serveAdmin()
             if !hasServed && drainDeadline == nil && places.allSatisfy(\.isReady) {
                 hasServed = true
                 whenServing()
@@ -221,6 +226,7 @@ final class Supervisor {
             return pollfd(fd: place.control?.number ?? -1, events: Int16(POLLIN) | writes, revents: 0)
         }
         polled.append(pollfd(fd: signals.number, events: Int16(POLLIN), revents: 0))
+        polled.append(pollfd(fd: admin.number, events: Int16(POLLIN), revents: 0))
         let now = Clock.monotonicNanoseconds()
         var patience = Limits.heartbeatCheckNanoseconds
         for due in everyPlace.compactMap(\.restartDue) + [killDue].compactMap({ $0 }) {
@@ -229,6 +235,22 @@ final class Supervisor {
         // Rounded up: a wait that ends a little early would spin.
         _ = unsafe poll(&polled, nfds_t(polled.count), Int32((patience + 999_999) / 1_000_000))
         return zip(reachable, polled).filter { $1.revents != 0 }.map { $0.0 }
+    }
+
+    /// The clients of a relay that goes on don't suffer for a port that somebody else has taken meanwhile.
+    private static func takeOverAdmin(_ address: ListenAddress?, _ logger: Logger) throws(StartError) -> AdminServer {
+        do throws(ListenError) { return try AdminServer(address, logger: logger) } catch {
+            logger.error("no admin listener", metadata: ["reason": "\(error)"])
+        }
+        do throws(ListenError) { return try AdminServer(nil, logger: logger) } catch {
+            throw StartError(description: "can't take over: \(error.cause)", exitStatus: ExitStatus.unavailable)
+        }
+    }
+
+    private func serveAdmin() {
+        admin.turn { request in
+            AdminRoutes.reply(to: request) { RelayReport(self) }
+        }
     }
 
     /// When workers that drain are killed.

@@ -110,13 +110,17 @@ private let numbers: [NumberCase] = [
     @Test(arguments: ["[::1]:80", "127.0.0.1:0", ":65535"])
     func `reads where to listen`(text: String) {
         #expect(read(["RELAY_ADDR": text]).configuration?.listen == ListenAddress(text))
+        #expect(read(["RELAY_METRICS_ADDR": text]).configuration?.metrics == ListenAddress(text))
+        #expect(read([:]).configuration?.metrics == nil)
     }
 
     @Test(arguments: ["8443", "localhost:8443", ":65536", "::1:80", " :80"])
     func `says what an address to listen on looks like`(text: String) throws {
-        let problem = try #require(read(["RELAY_ADDR": text]).problems.first)
-        #expect(problem.variable == "RELAY_ADDR")
-        #expect(problem.allowed.contains("HOST:PORT"))
+        for variable in ["RELAY_ADDR", "RELAY_METRICS_ADDR"] {
+            let problem = try #require(read([variable: text]).problems.first)
+            #expect(problem.variable == variable)
+            #expect(problem.allowed.contains("HOST:PORT"))
+        }
     }
 
     @Test(
@@ -198,16 +202,16 @@ private let numbers: [NumberCase] = [
         #expect(
             Set(outcome.problems.map(\.variable))
                 == Set(Configuration.Variable.allCases.map(\.rawValue)).subtracting(
-                    ["RELAY_METRICS_ADDR", "RELAY_MAX_CONNECTIONS_PER_IP"]))
-        #expect(outcome.problems.count == 15)
-        #expect(outcome.warnings.count == 2)
+                    ["RELAY_MAX_CONNECTIONS_PER_IP"]))
+        #expect(outcome.problems.count == 16)
+        #expect(outcome.warnings.count == 1)
         for problem in outcome.problems { #expect(!problem.description.contains("\n")) }
     }
 
     @Test func `quotes little of a long value and refuses one that is too long`() throws {
         let long = String(repeating: "1", count: Limits.environmentValueBytesMax + 1)
         for variable in Configuration.Variable.allCases
-        where variable != .metricsAddress && variable != .connectionsPerAddressMax {
+        where variable != .connectionsPerAddressMax {
             let problems = read([variable.rawValue: long]).problems
             #expect(Set(problems.map(\.variable)) == [variable.rawValue])
             #expect(try #require(problems.first).description.utf8.count < 400)
@@ -243,7 +247,7 @@ private let numbers: [NumberCase] = [
         }
     }
 
-    @Test(arguments: ["RELAY_METRICS_ADDR", "RELAY_MAX_CONNECTIONS_PER_IP"])
+    @Test(arguments: ["RELAY_MAX_CONNECTIONS_PER_IP"])
     func `warns about what is not there yet`(name: String) {
         let outcome = read([name: "1"])
         #expect(outcome.configuration != nil)
@@ -285,13 +289,14 @@ private let numbers: [NumberCase] = [
             let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             environment[String(parts[0])] = String(parts[1])
         }
-        #expect(environment.count == 15)
+        #expect(environment.count == 16)
         #expect(read(environment).configuration == configuration)
     }
 }
 
 private let unusual = [
-    "RELAY_ADDR": "[2001:db8::1]:1", "RELAY_TLS_CERT": "/etc/c.pem", "RELAY_TLS_KEY": "k", "RELAY_MAX_ROOMS": "2",
+    "RELAY_ADDR": "[2001:db8::1]:1", "RELAY_METRICS_ADDR": "127.0.0.1:9",
+    "RELAY_TLS_CERT": "/etc/c.pem", "RELAY_TLS_KEY": "k", "RELAY_MAX_ROOMS": "2",
     "RELAY_MAX_CLIENTS_PER_ROOM": "3",
     "RELAY_MAX_MESSAGE_SIZE": "4096", "RELAY_ROOM_IDLE_TIMEOUT": "5", "RELAY_RATE_LIMIT_PER_IP": "0",
     "RELAY_WORKERS": "7",

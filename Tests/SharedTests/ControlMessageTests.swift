@@ -161,6 +161,7 @@ private var unusual: Configuration {
             { $0.workers = 256 }, { $0.trustedProxies = [] }, { $0.backlogBytesMax = 2 << 20 },
             { $0.connectionsMax = 5 }, { $0.shutdownGraceSeconds = 0 }, { $0.logLevel = .trace },
             { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
+            { $0.metrics = unusual.listen },
         ]
         #expect(changes.count == Mirror(reflecting: Configuration()).children.count, "a field without a change here")
         for change in changes {

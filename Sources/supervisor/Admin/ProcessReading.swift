@@ -1,0 +1,48 @@
+// What /proc tells of a process. Workers let nobody look into them (PR_SET_DUMPABLE), but these two files are for everybody to
+// read, unless /proc is mounted with hidepid.
+
+import Glibc
+import Shared
+
+/// Memory and CPU time of a process; nil where /proc does not say.
+struct ProcessReading: Equatable {
+    /// Resident.
+    var memoryBytes: UInt64?
+    /// In user and system mode.
+    var cpuSeconds: Double?
+
+    init(memoryBytes: UInt64? = nil, cpuSeconds: Double? = nil) {
+        self.memoryBytes = memoryBytes
+        self.cpuSeconds = cpuSeconds
+    }
+
+    init(pid: pid_t) {
+        self.init(
+            statm: Self.read("/proc/\(pid)/statm"), stat: Self.read("/proc/\(pid)/stat"),
+            pageBytes: UInt64(max(1, sysconf(Int32(_SC_PAGESIZE)))),
+            ticksPerSecond: Double(max(1, sysconf(Int32(_SC_CLK_TCK)))))
+    }
+
+    /// By the texts of the two files (proc(5)).
+    init(statm: String?, stat: String?, pageBytes: UInt64, ticksPerSecond: Double) {
+        // size resident shared ..., in pages.
+        let pages = statm?.split(separator: " ").dropFirst().first.flatMap { UInt64($0) }
+        memoryBytes = pages.map { $0 &* pageBytes }
+        // pid (comm) state ...: the name may hold blanks and parentheses. utime and stime are fields 14 and 15.
+        guard let stat, let end = stat.lastIndex(of: ")") else { return }
+        let fields = stat[stat.index(after: end)...].split { $0 == " " || $0 == "\n" }
+        guard fields.count > 12, let user = UInt64(fields[11]), let system = UInt64(fields[12]) else { return }
+        cpuSeconds = Double(user &+ system) / ticksPerSecond
+    }
+
+    /// One read(2): both files are shorter than a page.
+    private static func read(_ path: String) -> String? {
+        let number = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard number >= 0 else { return nil }
+        let file = Descriptor(owning: number)
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = unsafe Glibc.read(file.number, &bytes, bytes.count)
+        guard count > 0 else { return nil }
+        return String(decoding: bytes[..<count], as: UTF8.self)
+    }
+}

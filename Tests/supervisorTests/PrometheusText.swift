@@ -1,0 +1,1 @@
+../integrationTests/Support/PrometheusText.swift
