@@ -18,7 +18,10 @@ struct RelayCommand: ParsableCommand {
             SIGTERM and SIGINT close every connection with code 1001 and end the relay; a second one ends it at once.
             """,
         version: Version.text,
-        subcommands: [RunCommand.self, CheckConfigCommand.self, DevCertCommand.self, TakeOverCheckCommand.self],
+        subcommands: [
+            RunCommand.self, StatusCommand.self, HealthCommand.self, CheckConfigCommand.self, DevCertCommand.self,
+            TakeOverCheckCommand.self,
+        ],
         defaultSubcommand: RunCommand.self)
 }
 
@@ -156,7 +159,7 @@ struct RunCommand: ParsableCommand {
 
               Clients connect to   ws\(secure)://\(host):\(address.port)/ws
               Is it healthy?       curl\(curl) http\(secure)://\(host):\(address.port)/health
-              How is it doing?     \(metrics.map { "curl http://\($0)/health" } ?? "RELAY_METRICS_ADDR")
+              How is it doing?     relay status --watch\(metrics.map { "; metrics at \($0)" } ?? "")
               Does it all work?    relay-load check\(check) --url ws\(secure)://\(host):\(address.port)
               Settings             relay check-config; config/relay.env explains each
               Stop                 Ctrl-C

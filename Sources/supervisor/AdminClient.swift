@@ -1,0 +1,187 @@
+// Asks a running relay's admin listener: for `relay status` and `relay health`. One request, one answer, bounded in time and
+// bytes.
+
+import CLinux
+import Glibc
+import Shared
+
+/// Why there is no answer, in words for whoever typed the command.
+struct AdminClientError: Error, CustomStringConvertible {
+    var description: String
+}
+
+/// Where a relay is asked.
+enum AdminTarget: Equatable {
+    /// The Unix socket of the supervisor with this id; nil: of the one relay of this user that runs.
+    case relay(pid_t?)
+    /// A RELAY_METRICS_ADDR.
+    case address(ListenAddress)
+}
+
+enum AdminClient {
+    struct Answer: Equatable {
+        var status: Int
+        var body: String
+    }
+
+    /// The corresponding request is `GET path`.
+    static func get(_ path: String, from target: AdminTarget) throws(AdminClientError) -> Answer {
+        let deadline = Clock.monotonicNanoseconds() + UInt64(Limits.adminClientMilliseconds) * 1_000_000
+        let socket: Descriptor
+        switch target {
+        case .address(let address): socket = try connect(to: address, deadline)
+        case .relay(let pid?):
+            guard let found = try connect(toRelay: pid) else {
+                throw AdminClientError(description: "no relay with pid \(pid) is running")
+            }
+            socket = found
+        case .relay(nil): socket = try connectToTheRelay()
+        }
+        let request = "GET \(path) HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n"
+        try send(Array(request.utf8), to: socket, deadline)
+        return try parse(try receive(from: socket, deadline))
+    }
+
+    // MARK: - Finding a relay
+
+    /// The one relay that runs, of those whose sockets can be seen and that are this user's; for root of all.
+    private static func connectToTheRelay() throws(AdminClientError) -> Descriptor {
+        var pids: [pid_t] = []
+        for pid in AdminSocket.relays() where try connect(toRelay: pid) != nil { pids.append(pid) }
+        guard pids.count <= 1 else {
+            let list = pids.map { "--pid \($0)" }.joined(separator: ", ")
+            throw AdminClientError(description: "several relays are running; say which: \(list)")
+        }
+        guard let pid = pids.first, let socket = try connect(toRelay: pid) else {
+            throw AdminClientError(description: "no relay is running")
+        }
+        return socket
+    }
+
+    /// nil if nobody listens there, or somebody who is not this user and not root: names are anybody's to take.
+    private static func connect(toRelay pid: pid_t) throws(AdminClientError) -> Descriptor? {
+        let number = unsafe clinux_abstract_connect(AdminSocket.name(pid: pid))
+        guard number >= 0 else {
+            // EAGAIN: its backlog is full, which takes somebody who fills it.
+            guard errno == ECONNREFUSED else {
+                throw AdminClientError(description: "relay \(pid): \(SystemError("connect"))")
+            }
+            return nil
+        }
+        let socket = Descriptor(owning: number)
+        var user: UInt32 = 0
+        guard unsafe clinux_peer_user(number, &user) == 0 else { return nil }
+        let own = geteuid()
+        guard user == own || user == 0 || own == 0 else { return nil }
+        return socket
+    }
+
+    private static func connect(to address: ListenAddress, _ deadline: UInt64) throws(AdminClientError) -> Descriptor {
+        let host =
+            switch address.host {
+            // What listens on every address listens on this one.
+            case .any: Address(ipv4: 0x7F00_0001)
+            case .address(let host): host
+            }
+        let family = host.isIPv4 ? AF_INET : AF_INET6
+        let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        let number = socket(family, type, 0)
+        guard number >= 0 else { throw AdminClientError(description: "\(SystemError("socket"))") }
+        let descriptor = Descriptor(owning: number)
+        let result = unsafe withSocketAddress(family, host, address.port) { name, length in
+            unsafe Glibc.connect(number, name, length)
+        }
+        if result != 0 {
+            guard errno == EINPROGRESS else { throw failure(address, errno) }
+            try wait(for: Int16(POLLOUT), on: number, deadline)
+            var code: Int32 = 0
+            var length = socklen_t(MemoryLayout<Int32>.size)
+            guard unsafe getsockopt(number, SOL_SOCKET, SO_ERROR, &code, &length) == 0, code == 0 else {
+                throw failure(address, code)
+            }
+        }
+        return descriptor
+    }
+
+    private static func failure(_ address: ListenAddress, _ code: Int32) -> AdminClientError {
+        let advice = code == ECONNREFUSED ? ": no relay has it as RELAY_METRICS_ADDR" : ""
+        return AdminClientError(description: "\(address): \(SystemError("connect", code))\(advice)")
+    }
+
+    // MARK: - One request
+
+    private static func wait(for events: Int16, on socket: Int32, _ deadline: UInt64) throws(AdminClientError) {
+        while true {
+            let now = Clock.monotonicNanoseconds()
+            var polled = pollfd(fd: socket, events: events, revents: 0)
+            let patience = now < deadline ? Int32((deadline - now + 999_999) / 1_000_000) : 0
+            let ready = unsafe poll(&polled, 1, patience)
+            if ready > 0 { return }
+            guard ready < 0 && errno == EINTR else {
+                throw AdminClientError(
+                    description: "the relay does not answer within \(Limits.adminClientMilliseconds / 1000) s")
+            }
+        }
+    }
+
+    private static func send(
+        _ bytes: [UInt8], to socket: borrowing Descriptor, _ deadline: UInt64
+    ) throws(AdminClientError) {
+        var sent = 0
+        while sent < bytes.count {
+            let count = unsafe bytes[sent...].withUnsafeBytes { rest in
+                unsafe Glibc.send(socket.number, rest.baseAddress, rest.count, Int32(MSG_NOSIGNAL))
+            }
+            if count >= 0 {
+                sent += count
+            } else if errno == EAGAIN {
+                try wait(for: Int16(POLLOUT), on: socket.number, deadline)
+            } else if errno != EINTR {
+                // Refused before it was asked; the answer says why.
+                return
+            }
+        }
+    }
+
+    /// Everything up to the end of the connection.
+    private static func receive(
+        from socket: borrowing Descriptor, _ deadline: UInt64
+    ) throws(AdminClientError) -> [UInt8] {
+        var answer: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 65_536)
+        while answer.count <= Limits.adminResponseBytesMax {
+            let count = unsafe recv(socket.number, &buffer, buffer.count, 0)
+            if count > 0 {
+                answer += buffer[..<count]
+            } else if count < 0 && errno == EAGAIN {
+                try wait(for: Int16(POLLIN), on: socket.number, deadline)
+            } else if count == 0 || errno != EINTR {
+                return answer
+            }
+        }
+        throw AdminClientError(description: "the answer is longer than a relay's can be")
+    }
+
+    /// Takes a response apart that the end of the connection ends: status line, fields, body.
+    static func parse(_ bytes: [UInt8]) throws(AdminClientError) -> Answer {
+        let text = String(decoding: bytes, as: UTF8.self)
+        let line = text.prefix { $0 != "\r\n" }.split(separator: " ", maxSplits: 2)
+        guard let end = text.firstRange(of: "\r\n\r\n"), line.count >= 2, line[0] == "HTTP/1.1",
+            line[1].utf8.count == 3, let status = UInt16(line[1]), line[1].utf8.allSatisfy({ isDigit($0) })
+        else {
+            throw AdminClientError(
+                description: bytes.isEmpty ? "the relay closed the connection" : "what answers is no relay")
+        }
+        return Answer(status: Int(status), body: String(text[end.upperBound...]))
+    }
+}
+
+/// Text of another process as it may be shown at a terminal: line ends are kept, other control characters are not.
+func printable(_ text: String) -> String {
+    var shown = ""
+    for scalar in text.unicodeScalars {
+        let isControl = scalar.properties.generalCategory == .control && scalar != "\n"
+        shown.unicodeScalars.append(isControl ? "?" : scalar)
+    }
+    return shown
+}
