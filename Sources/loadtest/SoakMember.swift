@@ -79,6 +79,8 @@ final class SoakMember {
     var voiceSent: UInt32 = 0
     var lastVoiceAt: UInt64 = 0
     var hasSentClose = false
+    /// When somebody was told that this member had left, though it had not said so.
+    var saidGoneAt: UInt64?
     /// The connection ended though nobody wished it to: what it has sent is not known.
     var isBroken = false
     var keyUpdatesAsked = 0
@@ -191,6 +193,9 @@ final class SoakMember {
     }
 
     // MARK: Receiving
+
+    /// It must still be told that somebody has left.
+    var isOwedNotice: Bool { streams.contains { $0.goodbye != nil && !$0.isNoticeOptional } }
 
     func streamIndex(of id: UInt32) -> Int? {
         var index = 0

@@ -127,7 +127,8 @@ extension SoakRun {
 
     func churn(_ now: UInt64) {
         let room = rooms[random.pick(0...rooms.count - 1)]
-        guard !room.isEnding else { return }
+        // Whoever leaves could no longer be told.
+        guard !room.isEnding, !room.open.contains(where: { $0.isOwedNotice }) else { return }
         if random.chance(percent: 5), room.open.count == room.places.count {
             room.isEnding = true
             for member in room.open { startLeaving(member, now) }
@@ -214,6 +215,8 @@ extension SoakRun {
     // MARK: Overdue
 
     private static let answerNanoseconds: UInt64 = 15_000_000_000
+    /// Between what others are told of a cut connection and its own end.
+    private static let cutNanoseconds: UInt64 = 3_000_000_000
     private static let noticeNanoseconds: UInt64 = 20_000_000_000
 
     func lookForOverdue(_ now: UInt64) {
@@ -230,6 +233,10 @@ extension SoakRun {
                 if let ping = member.ping, !member.isPaused, now - min(now, ping.at) > Self.answerNanoseconds {
                     report.fault(.wrongAnswers, "\(member.name): no pong in 15 s")
                     member.ping = nil
+                }
+                if let said = member.saidGoneAt, said + Self.cutNanoseconds < now {
+                    report.fault(.notices, "\(member.name): others were told that it left")
+                    member.saidGoneAt = nil
                 }
                 lookForNotices(member, now)
             case .ended: break

@@ -118,7 +118,7 @@ extension SoakRun {
             time <= now
         else {
             // It has come, if not well.
-            if number == member.streams[index].voice.next { _ = member.streams[index].voice.take(number) }
+            if member.streams[index].voice.isNext(number) { _ = member.streams[index].voice.take(number) }
             return corrupted(member, payload, "voice frame \(number) of \(sender.name)")
         }
         let outcome = member.streams[index].voice.take(number)
@@ -184,7 +184,7 @@ extension SoakRun {
         guard number < sender.dataBegun, message.matches(payload, at: start) else {
             corrupted(member, payload, "message \(number) of \(sender.name), of \(message.count) bytes")
             // It has come, if not well.
-            if number == member.streams[index].data.next { _ = member.streams[index].data.take(number) }
+            if member.streams[index].data.isNext(number) { _ = member.streams[index].data.take(number) }
             return nil
         }
         accept(member, index, message)
@@ -296,12 +296,16 @@ extension SoakRun {
             // Whether it had said its name by then is not known.
             return sender.isBroken && LeaveNotice.problem(bytes, peer: sender.sender.peer) == nil
         }
-        guard let index = found, member.streams[index].goodbye != nil else {
-            report.fault(.notices, "\(member.name): \(Describe.bytes(bytes, limit: 200)) though nobody so called left")
-            if let found { forget(member, found) }
-            return
+        guard let index = found else {
+            return report.fault(.notices, "\(member.name): \(Describe.bytes(bytes, limit: 200)) of nobody who is there")
         }
         report.count { $0.delivered += 1 }
+        guard member.streams[index].goodbye != nil else {
+            // If its connection was cut, that will be seen in a moment.
+            let sender = member.streams[index].sender
+            if sender.saidGoneAt == nil { sender.saidGoneAt = Clock.monotonic() }
+            return forget(member, index)
+        }
         finish(member, index)
     }
 
@@ -360,6 +364,7 @@ extension SoakRun {
             case .leaving: report.fault(.wrongAnswers, "\(member.name): no answer to a close frame")
             case .open:
                 checkAnswers(member)
+                if member.saidGoneAt != nil { report.fault(.notices, "\(member.name): others were told that it left") }
                 if member.ping != nil { report.fault(.wrongAnswers, "\(member.name): no pong") }
                 for index in member.streams.indices.reversed() {
                     let stream = member.streams[index]

@@ -44,6 +44,9 @@ struct SoakSequence {
         return .skipped(skipped)
     }
 
+    /// Whether this number may come now.
+    func isNext(_ number: UInt32) -> Bool { next.map { $0 == number } ?? (floor...due).contains(number) }
+
     /// Numbers at the end that have not come, when the sender has sent so many.
     func outstanding(sent: UInt32) -> UInt32 {
         let expected = next ?? due

@@ -34,6 +34,13 @@ import Testing
         #expect(outcomes(SoakSequence(floor: 5, due: 5), [4, 5]) == [.stale, .inOrder])
     }
 
+    @Test func `are next if they follow, or may be the first`() {
+        var sequence = SoakSequence(floor: 5, due: 8)
+        #expect((UInt32(0)...10).filter { sequence.isNext($0) } == [5, 6, 7, 8])
+        _ = sequence.take(6)
+        #expect((UInt32(0)...10).filter { sequence.isNext($0) } == [7])
+    }
+
     @Test func `are outstanding from the first that must come`() {
         var sequence = SoakSequence(floor: 5, due: 8)
         #expect(sequence.outstanding(sent: 7) == 0)
