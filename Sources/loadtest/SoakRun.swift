@@ -26,8 +26,8 @@ final class SoakRun {
     private let signals: Int32
     private var wantsEnd = false
 
-    /// Bytes of data that may be on their way to one member. What others have begun by then comes on top: together it stays
-    /// below RELAY_MAX_BACKLOG's default of 8 MiB.
+    /// Bytes of data that may be on their way to one member: what would pass it is not begun. Well below RELAY_MAX_BACKLOG's
+    /// default of 8 MiB, which would end the connection.
     static let outstandingMax = 3 << 20
     /// Ways in that are under way at a time.
     static let joiningMax = 64
