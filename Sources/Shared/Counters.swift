@@ -12,6 +12,8 @@ package enum Gauge: Int, CaseIterable, Sendable {
     case loopLag
     /// Bytes of memory that queues take for clients which are slow.
     case heldBytes
+    /// Nanoseconds of the longest time that a room was quiet which has moved here.
+    case movePauseMax
 }
 
 /// What has happened in a worker's place since the relay started, over all processes that filled it.
@@ -103,6 +105,7 @@ package enum Counter: Int, CaseIterable, Sendable {
     case roomsMovedIn
     case membersMovedOut
     case membersMovedIn
+    case bytesMoved
     case joinAwaitedRoom
     case closedRestart
 

@@ -10,6 +10,8 @@ package enum Histogram: Int, CaseIterable, Sendable {
     case deliveryLatency
     /// Connections handed over, from the wish to the moment when the owner took them.
     case handoffDuration
+    /// Rooms that moved to another worker, from the moment when they went quiet to the one when they went on.
+    case movePause
 
     /// Upper bounds of the buckets, nanoseconds; a last bucket has none. From what an idle turn takes to what hangs.
     package static let bounds: [UInt64] = [

@@ -271,6 +271,9 @@ package enum Limits {
     package static let adminAcceptPauseNanoseconds: UInt64 = 100_000_000
     /// How long `relay status` and `relay health` wait for an answer. The supervisor answers within milliseconds.
     package static let adminClientMilliseconds = 5000
+    /// How long `relay reload` and its like wait for the end of what they have asked for: longer than new workers may take to be
+    /// ready, and than a large relay's rooms take to move.
+    package static let adminChangeMilliseconds = 120_000
     /// An answer that they take: /metrics of 256 workers is below 256 KiB.
     package static let adminResponseBytesMax = 4 << 20
 

@@ -11,6 +11,8 @@
 //        40             limiter entries that a flood of addresses pushed out
 //        48             limiter seed, drawn at creation
 //        56             pages that have ever been used: the first so many
+//        64 ...         changes of generations, written by the supervisor: 2 words a kind (reload, upgrade, recycle), those that
+//                       succeeded and those that failed
 //     4096 * (1 + i)    page i. A worker keeps its page over its deaths; at a reload its successor takes another, because for a
 //                       while both live
 //         0             state (WorkerState), written by the worker while it lives and by the supervisor after its death
@@ -142,6 +144,18 @@ package struct SharedMemory: @unchecked Sendable {
     package func page(_ index: Int) -> WorkerPage {
         precondition(index >= 0 && index < Limits.workerPages, "no such page")
         return unsafe WorkerPage(base.advanced(by: Self.pageBytes * (1 + index)))
+    }
+
+    /// Counts a change of generations that is over. For the supervisor alone.
+    package func countChange(_ kind: Int, succeeded: Bool) {
+        precondition((0..<3).contains(kind), "no such kind of change")
+        _ = word(64 + 16 * kind + (succeeded ? 0 : 8)).add(1)
+    }
+
+    /// Changes of a kind that succeeded, or failed, since the relay started.
+    package func changes(_ kind: Int, succeeded: Bool) -> UInt64 {
+        precondition((0..<3).contains(kind), "no such kind of change")
+        return word(64 + 16 * kind + (succeeded ? 0 : 8)).load(ordering: .relaxed)
     }
 
     /// How many pages have ever been used: the first so many.

@@ -26,7 +26,23 @@ enum AdminClient {
 
     /// The corresponding request is `GET path`.
     static func get(_ path: String, from target: AdminTarget) throws(AdminClientError) -> Answer {
-        let deadline = Clock.monotonicNanoseconds() + UInt64(Limits.adminClientMilliseconds) * 1_000_000
+        let answer = try request("GET", path, from: target, milliseconds: Limits.adminClientMilliseconds)
+        guard let answer else { throw AdminClientError(description: "the relay closed the connection") }
+        return answer
+    }
+
+    /// The process id of the one relay that runs.
+    static func theRelay() throws(AdminClientError) -> pid_t {
+        let pids = try runningRelays()
+        guard let pid = pids.first, pids.count == 1 else { throw notOne(pids) }
+        return pid
+    }
+
+    /// nil: the connection ended without an answer.
+    static func request(
+        _ method: String, _ path: String, from target: AdminTarget, milliseconds: Int
+    ) throws(AdminClientError) -> Answer? {
+        let deadline = Clock.monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
         let socket: Descriptor
         switch target {
         case .address(let address): socket = try connect(to: address, deadline)
@@ -37,25 +53,30 @@ enum AdminClient {
             socket = found
         case .relay(nil): socket = try connectToTheRelay()
         }
-        let request = "GET \(path) HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n"
+        let request = "\(method) \(path) HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n"
         try send(Array(request.utf8), to: socket, deadline)
-        return try parse(try receive(from: socket, deadline))
+        let bytes = try receive(from: socket, deadline)
+        return bytes.isEmpty ? nil : try parse(bytes)
     }
 
     // MARK: - Finding a relay
 
     /// The one relay that runs, of those whose sockets can be seen and that are this user's; for root of all.
     private static func connectToTheRelay() throws(AdminClientError) -> Descriptor {
+        guard let socket = try connect(toRelay: try theRelay()) else { throw notOne([]) }
+        return socket
+    }
+
+    private static func runningRelays() throws(AdminClientError) -> [pid_t] {
         var pids: [pid_t] = []
         for pid in AdminSocket.relays() where try connect(toRelay: pid) != nil { pids.append(pid) }
-        guard pids.count <= 1 else {
-            let list = pids.map { "--pid \($0)" }.joined(separator: ", ")
-            throw AdminClientError(description: "several relays are running; say which: \(list)")
-        }
-        guard let pid = pids.first, let socket = try connect(toRelay: pid) else {
-            throw AdminClientError(description: "no relay is running")
-        }
-        return socket
+        return pids
+    }
+
+    private static func notOne(_ pids: [pid_t]) -> AdminClientError {
+        guard pids.count > 1 else { return AdminClientError(description: "no relay is running") }
+        let list = pids.map { "--pid \($0)" }.joined(separator: ", ")
+        return AdminClientError(description: "several relays are running; say which: \(list)")
     }
 
     /// nil if nobody listens there, or somebody who is not this user and not root: names are anybody's to take.
@@ -119,7 +140,7 @@ enum AdminClient {
             if ready > 0 { return }
             guard ready < 0 && errno == EINTR else {
                 throw AdminClientError(
-                    description: "the relay does not answer within \(Limits.adminClientMilliseconds / 1000) s")
+                    description: "the relay does not answer in time")
             }
         }
     }

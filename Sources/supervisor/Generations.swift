@@ -22,6 +22,17 @@ struct Change {
         case upgrade
         case recycle(Int)
 
+        /// Its place in shared memory's counts.
+        var number: Int {
+            switch self {
+            case .reload: 0
+            case .upgrade: 1
+            case .recycle: 2
+            }
+        }
+
+        static let names = ["reload", "upgrade", "recycle"]
+
         /// What it is called when it is over.
         var past: String {
             switch self {
@@ -89,6 +100,7 @@ extension Supervisor {
     func request(_ kind: Change.Kind) {
         guard drainDeadline == nil else {
             logger.warning("\(kind.name) refused: the relay is stopping")
+            ended(kind, ChangeOutcome(isSuccess: false, text: "\(kind.name) refused: the relay is stopping"))
             return
         }
         guard change == nil else {
@@ -99,8 +111,14 @@ extension Supervisor {
         do throws(ChangeError) {
             try begin(kind)
         } catch {
-            logger.error("\(kind.name) failed: nothing has changed", metadata: ["reason": "\(error)"])
+            failed(kind, "\(error)")
         }
+    }
+
+    /// Nothing has changed: says so in the log, and to whoever has asked.
+    func failed(_ kind: Change.Kind, _ reason: String) {
+        logger.error("\(kind.name) failed: nothing has changed", metadata: ["reason": "\(reason)"])
+        ended(kind, ChangeOutcome(isSuccess: false, text: "\(kind.name) failed, nothing has changed: \(reason)"))
     }
 
     private func begin(_ kind: Change.Kind) throws(ChangeError) {
@@ -287,6 +305,7 @@ extension Supervisor {
         leavers += now.leavers
         change?.stage = .routing
         for place in now.successors {
+            if let before = now.leavers.first(where: { $0.index == place.index }) { place.continueFigures(of: before) }
             memory.assign(place.pageIndex, .current)
             _ = place.send(.serve)
         }
@@ -323,6 +342,8 @@ extension Supervisor {
     private func finishChange(_ now: Change) {
         change = nil
         hasServed = true
+        // As the new owners have seen it; those that have not come yet are few.
+        let longestPause = now.successors.map { $0.page[.movePauseMax] }.reduce(now.moved.longestPause, max)
         let took = (Clock.monotonicNanoseconds() - now.startedAt) / 1_000_000
         logger.notice(
             "\(now.kind.past)",
@@ -330,8 +351,16 @@ extension Supervisor {
                 "version": "\(Version.text)", "generation": "\(generation)", "workers": "\(places.count)",
                 "rooms": "\(now.moved.rooms)",
                 "clients": "\(now.moved.clients)", "waiting_bytes": "\(now.moved.bytes)",
-                "longest_pause": "\(now.moved.longestPause / 1000)us", "took": "\(took)ms",
+                "longest_pause": "\(longestPause / 1000)us", "took": "\(took)ms",
             ])
+        let rooms = now.moved.rooms == 1 ? "1 room" : "\(now.moved.rooms) rooms"
+        let clients = now.moved.clients == 1 ? "1 client" : "\(now.moved.clients) clients"
+        ended(
+            now.kind,
+            ChangeOutcome(
+                isSuccess: true,
+                text: "\(now.kind.past): \(rooms) with \(clients) moved to "
+                    + "\(now.successors.count == 1 ? "1 worker" : "\(now.successors.count) workers") in \(took) ms"))
         beginNext()
     }
 
@@ -387,9 +416,9 @@ extension Supervisor {
     /// The successors are ended; the workers that serve have noticed nothing.
     private func giveUpChange(_ reason: String) {
         guard let now = change else { return }
-        logger.error("\(now.kind.name) failed: nothing has changed", metadata: ["reason": "\(reason)"])
         endSuccessors(now)
         change = nil
+        failed(now.kind, reason)
         beginNext()
     }
 
@@ -411,6 +440,7 @@ extension Supervisor {
         nextChange = nil
         guard let now = change else { return }
         logger.warning("\(now.kind.name) given up: the relay stops")
+        ended(now.kind, ChangeOutcome(isSuccess: false, text: "\(now.kind.name) given up: the relay stops"))
         if now.stage == .preparing { endSuccessors(now) }
         change = nil
     }

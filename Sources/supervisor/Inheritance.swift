@@ -53,6 +53,9 @@ struct Inheritance {
         var hasMoved: Bool
         var launchedAt: UInt64
         var restartDue: UInt64
+        var restartCount: UInt64
+        /// Of the processes before.
+        var cpuMilliseconds: UInt64
         var hostKeys: [[UInt8]: WorkerPlace.HostKey]
     }
 
@@ -183,6 +186,8 @@ extension Inheritance.PlaceState {
         writer.write(UInt8((isReady ? 1 : 0) | (hasMoved ? 2 : 0)))
         writer.write(launchedAt)
         writer.write(restartDue)
+        writer.write(restartCount)
+        writer.write(cpuMilliseconds)
         writer.write(UInt32(hostKeys.count))
         for (room, key) in hostKeys {
             writer.write(room)
@@ -205,6 +210,8 @@ extension Inheritance.PlaceState {
         (isReady, hasMoved) = (flags & 1 != 0, flags & 2 != 0)
         launchedAt = try reader.read()
         restartDue = try reader.read()
+        restartCount = try reader.read()
+        cpuMilliseconds = try reader.read()
         hostKeys = [:]
         // Each takes bytes of the message: the count is bounded by what is there.
         for _ in 0..<(try reader.read(UInt32.self)) {

@@ -46,6 +46,10 @@ final class Supervisor {
     var change: Change?
     /// Asked for while another was under way.
     var nextChange: Change.Kind?
+    /// Of the last change.
+    var lastOutcome: ChangeOutcome?
+    /// Admin connections that wait for the end of one.
+    private var askers: [UInt64] = []
     /// SipHash key that pins rooms to workers: the same as long as the relay runs.
     let placementKey: [UInt8]
     private let signals: Descriptor
@@ -248,9 +252,37 @@ final class Supervisor {
     }
 
     private func serveAdmin() {
+        var commands: [AdminCommand] = []
+        defer { for command in commands { perform(command) } }
         admin.turn { request in
-            AdminRoutes.reply(to: request) { RelayReport(self) }
+            AdminRoutes.reply(
+                to: request, report: { RelayReport(self) }, outcome: lastOutcome,
+                isChanging: change != nil || nextChange != nil,
+                perform: { command in
+                    // Answered by `ended`, which may be at once.
+                    askers.append(request.connection)
+                    commands.append(command)
+                    return .later
+                })
         }
+    }
+
+    private func perform(_ command: AdminCommand) {
+        switch command {
+        case .reload: request(.reload)
+        case .upgrade: requestUpgrade()
+        case .recycle(let index): request(.recycle(index))
+        }
+    }
+
+    /// A change is over, or has not begun: whoever waits for one is told.
+    func ended(_ kind: Change.Kind, _ outcome: ChangeOutcome) {
+        memory.countChange(kind.number, succeeded: outcome.isSuccess)
+        lastOutcome = outcome
+        // One that was asked for meanwhile is yet to come.
+        guard nextChange == nil || !outcome.isSuccess else { return }
+        for asker in askers { admin.answer(asker, outcome.answer) }
+        askers.removeAll()
     }
 
     /// When workers that drain are killed.

@@ -24,6 +24,7 @@ extension Supervisor {
     func requestUpgrade() {
         guard drainDeadline == nil else {
             logger.warning("upgrade refused: the relay is stopping")
+            ended(.upgrade, ChangeOutcome(isSuccess: false, text: "upgrade refused: the relay is stopping"))
             return
         }
         guard change == nil else {
@@ -49,7 +50,7 @@ extension Supervisor {
                 throw ChangeError(description: "\(program.supervisorPath) can't take over (exit \(status))")
             }
         } catch {
-            logger.error("upgrade failed: nothing has changed", metadata: ["reason": "\(error)"])
+            failed(.upgrade, "\(error)")
         }
     }
 

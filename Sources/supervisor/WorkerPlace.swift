@@ -85,6 +85,8 @@ final class WorkerPlace {
         hostKeys = state.hostKeys
         (isReady, hasMoved) = (state.isReady, state.hasMoved)
         launchedAt = state.launchedAt
+        restartCount = state.restartCount
+        cpuSecondsOfTheDead = Double(state.cpuMilliseconds) / 1000
         guard state.pid != 0 else {
             restartDue = max(1, state.restartDue)
             return
@@ -98,7 +100,15 @@ final class WorkerPlace {
             index: index, generation: generation, pageIndex: pageIndex, listeners: listeners,
             inboxReceiver: inboxReceiver, inboxSender: inboxSender, pid: control == nil ? 0 : pid ?? 0,
             control: control?.number ?? -1, isReady: isReady, hasMoved: hasMoved, launchedAt: launchedAt,
-            restartDue: restartDue ?? 0, hostKeys: hostKeys)
+            restartDue: restartDue ?? 0, restartCount: restartCount,
+            cpuMilliseconds: UInt64(cpuSecondsOfTheDead * 1000), hostKeys: hostKeys)
+    }
+
+    /// Goes on with the figures of the place that it takes over: they are the worker's, whatever process it is.
+    func continueFigures(of other: WorkerPlace) {
+        restartCount += other.restartCount
+        cpuSecondsOfTheDead += other.cpuSecondsOfTheDead
+        if let pid = other.pid { cpuSecondsOfTheDead += ProcessReading(pid: pid).cpuSeconds ?? 0 }
     }
 
     /// Whether a change brings it, or has brought it.

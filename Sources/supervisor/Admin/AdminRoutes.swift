@@ -3,8 +3,27 @@
 import Shared
 
 enum AdminRoutes {
-    /// - Parameter report: made when an answer needs it.
-    static func reply(to admin: AdminRequest, report: () -> RelayReport) -> AdminReply {
+    /// - Parameters:
+    ///   - report: made when an answer needs it.
+    ///   - outcome: of the last change; nil if there has been none. `isChanging`: whether one is under way.
+    ///   - perform: begins what is asked for.
+    static func reply(
+        to admin: AdminRequest, report: () -> RelayReport, outcome: ChangeOutcome? = nil, isChanging: Bool = false,
+        perform: (AdminCommand) -> AdminReply = { _ in .now(.text(.notFound, "not found\n")) }
+    ) -> AdminReply {
+        // Others than the relay's own user learn nothing of these, not even that they are there.
+        if admin.isLocal, let command = AdminCommand(path: admin.request.path) {
+            guard admin.request.method == .other("POST") else {
+                var answer = AdminAnswer.text(.methodNotAllowed, "method not allowed\n")
+                answer.allow = "POST"
+                return .now(answer)
+            }
+            return perform(command)
+        }
+        if admin.isLocal, admin.request.path == "/change", admin.request.method == .get {
+            if isChanging { return .now(.text(.serviceUnavailable, "a change is under way\n")) }
+            return .now(outcome?.answer ?? .text(.notFound, "nothing has changed since the start\n"))
+        }
         guard let page = Page(rawValue: admin.request.path) else { return .now(.text(.notFound, "not found\n")) }
         switch admin.request.method {
         case .get, .head:

@@ -100,12 +100,22 @@ extension Metrics {
                 "memory": .closedMemory, "idle_room": .closedIdleRoom, "timeout": .closedTimeout,
                 "request_timeout": .closedRequestTimeout, "shutdown": .closedShutdown,
                 "socket_error": .closedSocketError, "flush_timeout": .closedFlushTimeout,
-                "tls_violation": .closedTLSViolation, "tls_alert": .closedTLSAlert,
+                "tls_violation": .closedTLSViolation, "tls_alert": .closedTLSAlert, "restart": .closedRestart,
             ]),
 
         // Rooms
         CounterFamily("relay_rooms_opened_total", "Rooms opened.", .roomsOpened),
         CounterFamily("relay_rooms_closed_total", "Rooms closed; not those that a worker's death ended.", .roomsClosed),
+        CounterFamily(
+            "relay_rooms_moved_total", "Rooms that moved between workers at a reload or the like.", "direction",
+            ["out": .roomsMovedOut, "in": .roomsMovedIn]),
+        CounterFamily(
+            "relay_clients_moved_total", "Clients that moved with their rooms.", "direction",
+            ["out": .membersMovedOut, "in": .membersMovedIn]),
+        CounterFamily(
+            "relay_moved_bytes_total", "Bytes that waited for or from clients which moved.", .bytesMoved),
+        CounterFamily(
+            "relay_joins_awaiting_room_total", "Joins that waited for a room which was on its way.", .joinAwaitedRoom),
         CounterFamily(
             "relay_host_keys_total", "Host keys that outlived their worker, by what became of them.", "event",
             ["restored": .hostKeysRestored, "expired": .hostKeysExpired]),

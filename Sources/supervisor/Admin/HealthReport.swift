@@ -10,6 +10,8 @@ enum HealthReport {
         object.add("phase", text: "\(report.phase)")
         object.add("uptime_seconds", decimal(report.uptimeSeconds))
         object.add("generation", "\(report.generation)")
+        object.add("changing", report.isChanging ? "true" : "false")
+        object.add("last_change", text: report.lastChange)
         object.add("rooms", "\(report.rooms)")
         object.add("clients", "\(report.clients)")
         object.add("connections", "\(report.connections)")

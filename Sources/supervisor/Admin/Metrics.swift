@@ -43,6 +43,13 @@ enum Metrics {
         }
         gauge("relay_ready", "1 if /readyz says so, else 0.", report.unreadyReason == nil ? 1 : 0)
         gauge("relay_generation", "Generation of workers, raised with each reload.", Double(report.generation))
+        page.begin("relay_changes_total", .counter, "Changes of generations by kind and result.")
+        for (kind, name) in Change.Kind.names.enumerated() {
+            let (succeeded, failed) = report.changes[kind]
+            page.add([("kind", name), ("result", "success")], Double(succeeded))
+            page.add([("kind", name), ("result", "failure")], Double(failed))
+        }
+        gauge("relay_change_under_way", "1 while rooms move to other workers, else 0.", report.isChanging ? 1 : 0)
         gauge("relay_connections", "Sockets of clients, in whatever state.", Double(report.connections))
         gauge("relay_connections_limit", "RELAY_MAX_CONNECTIONS.", Double(report.connectionsMax))
         gauge("relay_clients", "Connections that are in a room.", Double(report.clients))
@@ -108,6 +115,11 @@ enum Metrics {
                     (
                         "relay_delivery_latency_seconds",
                         "Messages delivered, by the time from the wake-up that read them to the end of its turn, when all are sent."
+                    )
+                case .movePause:
+                    (
+                        "relay_move_pause_seconds",
+                        "Rooms that moved to another worker at a reload or the like, by the time that they were quiet."
                     )
                 case .handoffDuration:
                     (

@@ -14,6 +14,11 @@ struct RelayReport {
     var startedAt = 0.0
     /// Raised with each reload.
     var generation: UInt64 = 1
+    /// Of each kind of change: how many succeeded and failed.
+    var changes: [(succeeded: UInt64, failed: UInt64)] = [(0, 0), (0, 0), (0, 0)]
+    var isChanging = false
+    /// What became of the last change.
+    var lastChange: String?
     var roomsMax = 0
     var connectionsMax = 0
     var workers: [WorkerReport] = []
@@ -105,6 +110,11 @@ extension RelayReport {
         uptimeSeconds = seconds(now - min(now, supervisor.startedAt))
         startedAt = supervisor.admin.bootedAt + seconds(supervisor.startedAt)
         generation = supervisor.generation
+        changes = (0..<3).map {
+            (succeeded: memory.changes($0, succeeded: true), failed: memory.changes($0, succeeded: false))
+        }
+        isChanging = supervisor.change != nil
+        lastChange = supervisor.lastOutcome?.text
         roomsMax = supervisor.configuration.roomsMax
         connectionsMax = supervisor.configuration.connectionsMax
         workers = supervisor.places.map { WorkerReport($0, now: now) }

@@ -96,7 +96,7 @@ extension Worker {
     /// Something about the move itself.
     mutating func receive(_ message: MoveMessage) {
         switch message {
-        case .complete(let id, let activeAt):
+        case .complete(let id, let activeAt, let quietSince):
             guard let room = roomsByID[RoomID(bytes: id)] else {
                 // Everybody in it had gone when it moved.
                 admitWaiting(for: RoomID(bytes: id))
@@ -104,6 +104,10 @@ extension Worker {
             }
             rooms[room].activeAt = activeAt
             completeRoom(room)
+            let time = Clock.monotonicNanoseconds()
+            let pause = time - min(time, quietSince)
+            page.record(pause, in: .movePause)
+            page[.movePauseMax] = max(page[.movePauseMax], pause)
         case .hostKey(let room, let publicKey, let expiry):
             takeKey(room, publicKey, expiry)
         case .done(let source):

@@ -7,14 +7,15 @@
 //     1      kind
 //     ...    by kind:
 //
-//     1  complete   every member of the room has been sent: it goes on. room (u32 count, bytes), active at: u32 seconds
+//     1  complete   every member of the room has been sent: it goes on. room (u32 count, bytes), active at: u32 seconds, quiet
+//                   since: u64, CLOCK_MONOTONIC ns
 //     2  hostKey    a key that outlived its room's worker: room, key (u32 count, 32 bytes), expiry u64, CLOCK_MONOTONIC ns
 //     3  done       no more comes from this worker: its index in its generation, u32
 
 import Shared
 
 enum MoveMessage: Equatable {
-    case complete(room: [UInt8], activeAt: UInt32)
+    case complete(room: [UInt8], activeAt: UInt32, quietSince: UInt64)
     case hostKey(room: [UInt8], publicKey: [UInt8], expiry: UInt64)
     case done(source: Int)
 
@@ -26,10 +27,11 @@ enum MoveMessage: Equatable {
         writer.write(Self.magic)
         writer.write(Self.version)
         switch self {
-        case .complete(let room, let activeAt):
+        case .complete(let room, let activeAt, let quietSince):
             writer.write(UInt8(1))
             writer.write(room)
             writer.write(activeAt)
+            writer.write(quietSince)
         case .hostKey(let room, let publicKey, let expiry):
             writer.write(UInt8(2))
             writer.write(room)
@@ -48,7 +50,8 @@ enum MoveMessage: Equatable {
         guard try reader.read(UInt16.self) == Self.version else { throw .invalid(field: "version") }
         switch try reader.read(UInt8.self) {
         case 1:
-            self = .complete(room: try Self.readRoom(&reader), activeAt: try reader.read())
+            self = .complete(
+                room: try Self.readRoom(&reader), activeAt: try reader.read(), quietSince: try reader.read())
         case 2:
             let room = try Self.readRoom(&reader)
             let key = try reader.readBytes(max: Limits.publicKeyBytes, field: "host key")

@@ -160,7 +160,9 @@ extension Worker {
             }
             transit.next += 1
         }
-        guard say(.complete(room: rooms[transit.room].id, activeAt: rooms[transit.room].activeAt), to: transit.owner)
+        let complete = MoveMessage.complete(
+            room: rooms[transit.room].id, activeAt: rooms[transit.room].activeAt, quietSince: transit.startedAt)
+        guard say(complete, to: transit.owner)
         else {
             leaving?.transit = transit
             return false
@@ -198,6 +200,7 @@ extension Worker {
         page.add(1, to: .membersMovedOut)
         leaving?.moved.clients += 1
         leaving?.moved.bytes += UInt64(queued)
+        page.add(UInt64(queued), to: .bytesMoved)
         return .sent
     }
 
