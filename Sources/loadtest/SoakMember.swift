@@ -94,8 +94,6 @@ final class SoakMember {
     var ping: (payload: [UInt8], at: UInt64)?
     var pings: UInt32 = 0
     var isPaused = false
-    /// Its TCP window is small, so that voice waits for windows to open, whatever the relay does: it is not timed.
-    var isNarrow = false
     /// Of voice sent before this moment some may be dropped: the receiver was not reading, or had just begun to again.
     var lagsUntil: UInt64 = 0
     var closeCode: UInt16?

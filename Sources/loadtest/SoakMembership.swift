@@ -26,11 +26,7 @@ extension SoakRun {
         let isSpeaker = place < options.speakers - room.index % 2 || (place == 0 && options.speakers > 0)
         let member = SoakMember(
             sender: sender, room: room, place: place, isSpeaker: isSpeaker, transport: transport, now: now)
-        // A small window: what such a member does not read waits in the relay, not in the kernel.
-        if random.chance(percent: 30) {
-            member.isNarrow = true
-            limitWindow(transport.descriptor)
-        }
+        limitWindow(transport.descriptor)
         member.floors = room.open.map { sender in
             let streams = room.open.compactMap { receiver in
                 receiver.streamIndex(of: sender.id).map { receiver.streams[$0] }
@@ -45,8 +41,10 @@ extension SoakRun {
         handshake(member, now)
     }
 
+    /// What a member does not read is to wait in the relay, so the kernel's buffer must not grow. It still holds several
+    /// of loopback's packets, of 64 KiB: with less TCP itself would stand still for seconds.
     private func limitWindow(_ descriptor: Int32) {
-        var bytes: Int32 = 16_384
+        var bytes: Int32 = 131_072
         // A convenience only: without it the backlog stands elsewhere.
         _ = unsafe setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &bytes, socklen_t(MemoryLayout<Int32>.size))
     }
@@ -170,7 +168,10 @@ extension SoakRun {
             report.count { $0.leaves += 1 }
         case .open, .leaving:
             let close = member.gotClose ? "closed with code \(code(member))" : reason
-            report.fault(.disconnect, "\(member.name), in its place for \(seconds(now - member.since)) s: \(close)")
+            let what = member.state == .leaving ? "leaving" : "in its place"
+            let waits = "\(member.outstanding) bytes of data on the way to it"
+            report.fault(
+                .disconnect, "\(member.name), \(what) for \(seconds(now - member.since)) s, \(waits): \(close)")
             member.isBroken = true
             for other in member.room.present {
                 guard let index = other.streamIndex(of: member.id) else { continue }

@@ -132,7 +132,7 @@ extension SoakRun {
             $0.delivered += 1
             $0.bytesDelivered += payload.count
         }
-        guard time > member.lagsUntil, !member.isNarrow, !Self.isCut(voice: number) else { return }
+        guard time > member.lagsUntil, !Self.isCut(voice: number) else { return }
         let delay = now - time
         report.count {
             $0.delay.record(delay)

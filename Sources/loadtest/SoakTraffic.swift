@@ -69,9 +69,9 @@ extension SoakRun {
         watch(member)
         report.count { $0.pauses += 1 }
         timers.add(.read, at: now + random.nanoseconds(milliseconds: 100...3000), member: member.id)
-        // So that something waits.
-        for other in room.open where other !== member && other.isIdle {
-            for _ in 0..<random.pick(1...8) { say(other, now, plainly: true) }
+        // So that something waits. Not by speakers: their voice would wait in their own sockets, behind it.
+        for other in room.open where other !== member && other.isIdle && !other.isSpeaker {
+            for _ in 0..<random.pick(1...30) { say(other, now, plainly: true) }
         }
     }
 
