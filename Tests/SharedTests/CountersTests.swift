@@ -6,7 +6,7 @@ import Testing
 @Suite struct `Counters and gauges` {
     @Test func `stand in the order that they had`() {
         let gauges = Gauge.allCases.map { "\($0)" }
-        #expect(gauges == ["connections", "clients", "rooms", "loopLag", "heldBytes"])
+        #expect(gauges == ["connections", "clients", "rooms", "loopLag", "heldBytes", "movePauseMax"])
         let counters = Counter.allCases.map { "\($0)" }
         #expect(
             counters == [
@@ -28,7 +28,7 @@ import Testing
                 "closedShutdown",
                 "closedSocketError", "closedFlushTimeout", "closedTLSViolation", "closedTLSAlert",
                 "roomsOpened", "roomsClosed", "hostKeysRestored", "hostKeysExpired", "hostKeyReportsLost",
-                "roomsMovedOut", "roomsMovedIn", "membersMovedOut", "membersMovedIn", "joinAwaitedRoom",
+                "roomsMovedOut", "roomsMovedIn", "membersMovedOut", "membersMovedIn", "bytesMoved", "joinAwaitedRoom",
                 "closedRestart",
                 "voiceBytesReceived", "dataBytesReceived", "voiceBytesDelivered", "dataBytesDelivered",
             ])
