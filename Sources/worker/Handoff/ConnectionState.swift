@@ -5,7 +5,8 @@
 //     4       2      version of this format
 //     6       1      phase: 0 request: its bytes hold the whole request head and what came behind it, or, when the sender leaves
 //                    (Moving.swift), what has come of it; 2 handshake: TLS, and not a byte has been read
-//     7       1      hops: how often the connection has been handed over to its room's owner
+//     7       1      hops: how often the connection has been handed over to its room's owner, at most
+//                    Limits.handoffHopsMax
 //     8       16     the socket's peer, network order
 //     24      4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
 //     28      4      i: count of input bytes
@@ -31,6 +32,7 @@ enum ConnectionStateError: Error, Equatable {
     case unknownFormat
     case version(UInt16)
     case phase(UInt8)
+    case hops(UInt8)
     case inputTooLong(Int)
     case outputTooLong(Int)
     /// Output without a session: only TLS leaves any.
@@ -87,6 +89,7 @@ enum ConnectionState {
         guard version == Self.version else { throw .version(version) }
         let phase = bytes.byte(6)
         guard phase == 0 || phase == 2 else { throw .phase(phase) }
+        guard bytes.byte(7) <= Limits.handoffHopsMax else { throw .hops(bytes.byte(7)) }
         let input = Int(load(bytes, 28, as: UInt32.self))
         guard input <= Limits.handoffInputBytesMax else { throw .inputTooLong(input) }
         let output = Int(load(bytes, 32, as: UInt32.self))

@@ -150,6 +150,11 @@ private struct Decoded: Equatable {
         }
     }
 
+    @Test func `are refused if they have been handed over more often than allowed`() {
+        #expect(error(message(hops: UInt8(Limits.handoffHopsMax))) == nil)
+        for hops in [UInt8(Limits.handoffHopsMax) + 1, .max] { #expect(error(message(hops: hops)) == .hops(hops)) }
+    }
+
     @Test func `are refused with something behind them`() {
         #expect(error(message() + [0]) == .trailing(1))
         #expect(error(message(count: 0)) == .trailing(5))
