@@ -28,6 +28,9 @@ enum KeySchedule {
     static let secretBytesMax = 48
     static let keyBytesMax = 32
 
+    private static let sha256 = Digest("SHA256")
+    private static let sha384 = Digest("SHA384")
+
     /// HKDF-Expand-Label(secret, label, "", output.count) (RFC 8446, 7.1). `output` may be the secret's own bytes.
     static func expandLabel(
         _ suite: Suite, _ secret: UnsafeRawBufferPointer, _ label: StaticString,
@@ -53,17 +56,29 @@ enum KeySchedule {
         count += 1
         info[count] = 1
         count += 1
-        unsafe withUnsafeTemporaryAllocation(byteCount: secretBytesMax, alignment: 8) { hash in
-            let bytes = unsafe info.span.bytes.withUnsafeBytes { info in
-                // Reads the secret and `count` bytes of info, writes a hash of `secretBytesMax` bytes at most.
-                unsafe HMAC(
-                    suite.hashBytes == 48 ? EVP_sha384() : EVP_sha256(), secret.baseAddress, Int32(secret.count),
-                    info.baseAddress, count, hash.baseAddress, nil)
-            }
-            guard unsafe bytes != nil else { fatalError("out of memory: HMAC") }
-            // As many as `output` has, which are no more than a hash.
-            unsafe output.copyMemory(from: UnsafeRawBufferPointer(rebasing: hash[..<output.count]))
-            unsafe OPENSSL_cleanse(hash.baseAddress, hash.count)
+        let digest = unsafe (suite.hashBytes == 48 ? sha384 : sha256).pointer
+        // Reads the secret and `count` bytes of info, writes `output.count` bytes; reads the secret before it writes.
+        let made = unsafe info.span.bytes.withUnsafeBytes { info in
+            unsafe copenssl_hkdf_expand(
+                digest, secret.baseAddress?.assumingMemoryBound(to: UInt8.self), secret.count,
+                info.baseAddress?.assumingMemoryBound(to: UInt8.self), count,
+                output.baseAddress?.assumingMemoryBound(to: UInt8.self), output.count)
         }
+        guard made == 1 else { fatalError("out of memory: HKDF-Expand") }
+    }
+}
+
+/// A digest of libcrypto's, fetched once a process and never changed.
+@safe
+private struct Digest: @unchecked Sendable {
+    let pointer: OpaquePointer
+
+    init(_ name: StaticString) {
+        let fetched = name.withUTF8Buffer { text in
+            // A StaticString ends with a NUL.
+            unsafe text.withMemoryRebound(to: CChar.self) { unsafe EVP_MD_fetch(nil, $0.baseAddress, nil) }
+        }
+        guard let fetched = unsafe fetched else { fatalError("libcrypto has no \(name)") }
+        unsafe pointer = fetched
     }
 }
