@@ -14,6 +14,8 @@ struct TicketKeys: ~Copyable {
     static let keyBytes = nameBytes + macKeyBytes + cipherKeyBytes
     private static let ivBytes = 16
 
+    private static let cipher = TicketCipher()
+
     private let ring: Secret
 
     /// - Parameter bytes: one key or more, newest first, `keyBytes` each.
@@ -63,11 +65,24 @@ struct TicketKeys: ~Copyable {
         // Both keys lie in the ring's `keyBytes` bytes at `key`.
         return unsafe copenssl_ticket_mac(mac, macKey, Self.macKeyBytes) == 1
             && EVP_CipherInit_ex(
-                cipher, EVP_aes_256_cbc(), nil, macKey + Self.macKeyBytes, iv, seals ? 1 : 0) == 1
+                cipher, Self.cipher.pointer, nil, macKey + Self.macKeyBytes, iv, seals ? 1 : 0) == 1
     }
 
     /// Where a key of the ring stands.
     private func bytes(_ index: Int) -> UnsafeMutablePointer<UInt8> {
         unsafe (ring.address + index * Self.keyBytes).assumingMemoryBound(to: UInt8.self)
+    }
+}
+
+/// AES-256-CBC, fetched once a process and never changed: EVP_aes_256_cbc(3) would be looked up for each ticket.
+@safe
+private struct TicketCipher: @unchecked Sendable {
+    let pointer: OpaquePointer
+
+    init() {
+        guard let fetched = unsafe EVP_CIPHER_fetch(nil, "AES-256-CBC", nil) else {
+            fatalError("libcrypto has no AES-256-CBC")
+        }
+        unsafe pointer = fetched
     }
 }
