@@ -13,12 +13,14 @@ final class TLSContext {
     /// An SSL_CTX.
     let pointer: OpaquePointer
     private(set) var ticketKeys: TicketKeys
+    /// What libssl logs secrets to while a handshake listens (TLSHandshake.listenForSecrets).
+    var secretLogged: TLSHandshake.SecretLogged = unsafe TLSHandshake.keyLogged
     /// Seconds since 1970 between which the certificate is valid; nil for a date that can't be read.
     let validity: (from: Int64?, until: Int64?)
 
-    /// Must be called before anything else of libcrypto: from then on all memory that libcrypto frees is wiped first.
+    /// Must be called before anything else of libcrypto: from then on memory that libcrypto frees is wiped first.
     ///
-    /// OpenSSL 3.0 leaves traffic secrets in the heap when it frees an SSL. Costs 12 us a handshake.
+    /// OpenSSL 3.0 leaves traffic secrets in the heap when it frees an SSL.
     static func bootstrap() throws(TLSSetupError) {
         guard copenssl_wipe_freed_memory() == 1 else {
             throw .library("memory was allocated before it could be made to be wiped")
@@ -73,7 +75,6 @@ final class TLSContext {
             unsafe SSL_CTX_set_max_early_data(context, 0) == 1
         else { throw .library("tickets can't be configured") }
         unsafe SSL_CTX_set_timeout(context, Limits.tlsTicketSeconds)
-        unsafe SSL_CTX_set_keylog_callback(context, TLSHandshake.keyLogged)
         unsafe SSL_CTX_set_msg_callback(context, TLSHandshake.messagePassed)
         unsafe SSL_CTX_set_alpn_select_cb(context, selectProtocol, nil)
         guard unsafe SSL_CTX_set_tlsext_ticket_key_evp_cb(context, TLSHandshake.ticketKeyWanted) == 1 else {

@@ -15,6 +15,8 @@
 // just written are opened with the keys derived here, at the numbers counted here, before the session exists. If a libssl
 // changes, handshakes fail; no nonce is used twice.
 //
+// It is listened to from the server's Finished on: what libssl tells before that is not wanted.
+//
 // Neither callback lets anything out: the message callback sees handshake messages in the clear, the other secrets.
 
 import COpenSSL
@@ -54,6 +56,8 @@ final class TLSHandshake {
     /// Records written, and read, since the secret of that side was there.
     private var recordsWritten: UInt64 = 0
     private var recordsRead: UInt64 = 0
+    /// Whether the server's Finished is written: the secrets that are wanted come after it.
+    private var isFinishedWritten = false
     private var alertSent: UInt8?
     private var alertReceived: UInt8?
 
@@ -104,6 +108,7 @@ final class TLSHandshake {
             }
         }
         receivedBytes += bytes.count
+        listenForSecrets()
         let result = unsafe SSL_do_handshake(ssl)
         let error = unsafe SSL_get_error(ssl, result)
         if result == 1 { return finish(&output, ciphers) }
@@ -115,6 +120,13 @@ final class TLSHandshake {
             return .failed(TLSHandshakeFailure(.tooLong, "more than \(Limits.tlsHandshakeBytesMax) bytes"))
         }
         return .needInput
+    }
+
+    /// Has libssl log secrets exactly while the wanted ones may come: it writes each in hexadecimal with sprintf(3), which costs
+    /// more than to derive it, and nobody wants those of the handshake. The callback is the context's, but one handshake at a
+    /// time takes a step.
+    private func listenForSecrets() {
+        unsafe SSL_CTX_set_keylog_callback(context.pointer, isFinishedWritten ? context.secretLogged : nil)
     }
 
     /// Moves what libssl has written to the queue.
@@ -208,8 +220,10 @@ final class TLSHandshake {
         return unsafe Unmanaged<TLSHandshake>.fromOpaque(object).takeUnretainedValue()
     }
 
+    typealias SecretLogged = @convention(c) (OpaquePointer?, UnsafePointer<CChar>?) -> Void
+
     /// SSL_CTX_set_keylog_callback(3): a label, the client's random and a secret, in hexadecimal.
-    static let keyLogged: @convention(c) (OpaquePointer?, UnsafePointer<CChar>?) -> Void = { ssl, line in
+    static let keyLogged: SecretLogged = { ssl, line in
         guard let handshake = unsafe of(ssl), let line = unsafe line else { return }
         // The line ends with a NUL.
         let text = unsafe UnsafeBufferPointer(start: line, count: strlen(line))
@@ -253,7 +267,7 @@ final class TLSHandshake {
         }
     }
 
-    /// SSL_CTX_set_msg_callback(3): each record's header, each alert, and messages, which are passed over.
+    /// SSL_CTX_set_msg_callback(3): each record's header, each alert, and messages, of which one is waited for.
     static let messagePassed:
         @convention(c) (
             Int32, Int32, Int32, UnsafeRawPointer?, Int, OpaquePointer?, UnsafeMutableRawPointer?
@@ -265,6 +279,11 @@ final class TLSHandshake {
                 } else if handshake.clientSecret != nil {
                     handshake.recordsRead += 1
                 }
+            } else if type == SSL3_RT_HANDSHAKE, isWritten == 1, count > 0, let bytes = unsafe bytes {
+                // The message's type (RFC 8446, 4): finished.
+                guard unsafe bytes.load(as: UInt8.self) == 20 else { return }
+                handshake.isFinishedWritten = true
+                handshake.listenForSecrets()
             } else if type == SSL3_RT_ALERT, count == 2, let bytes = unsafe bytes {
                 // Two bytes, as just checked.
                 let description = unsafe bytes.load(fromByteOffset: 1, as: UInt8.self)

@@ -349,9 +349,9 @@ import Testing
     }
 
     /// A handshake with a libssl that tells other things than the one that this was written for.
-    func failure(_ change: (OpaquePointer) -> Void) throws -> TLSHandshakeFailure? {
+    func failure(_ change: (TLSContext) -> Void) throws -> TLSHandshakeFailure? {
         let context = try makeContext()
-        change(context.pointer)
+        change(context)
         let server = try HandshakeLoop(context)
         shakeHands(TLSClient(), server)
         return server.failure
@@ -359,22 +359,22 @@ import Testing
 
     @Test func `fail if libssl tells another secret, none, or one of another length`() throws {
         let other = try failure { context in
-            SSL_CTX_set_keylog_callback(context) { ssl, line in
+            context.secretLogged = { ssl, line in
                 guard let line else { return }
                 var text = String(cString: line)
                 if text.hasPrefix("SERVER_TRAFFIC_SECRET_0") { text = text.dropLast() + (text.last == "0" ? "1" : "0") }
                 TLSHandshake.keyLogged(ssl, text)
             }
         }
-        let none = try failure { SSL_CTX_set_keylog_callback($0) { _, _ in } }
+        let none = try failure { $0.secretLogged = { _, _ in } }
         let half = try failure { context in
-            SSL_CTX_set_keylog_callback(context) { ssl, line in
+            context.secretLogged = { ssl, line in
                 guard let line else { return }
                 TLSHandshake.keyLogged(ssl, String(String(cString: line).dropLast(32)))
             }
         }
         let noDigit = try failure { context in
-            SSL_CTX_set_keylog_callback(context) { ssl, line in
+            context.secretLogged = { ssl, line in
                 guard let line else { return }
                 TLSHandshake.keyLogged(ssl, String(cString: line).dropLast() + "g")
             }
@@ -384,14 +384,14 @@ import Testing
 
     @Test func `fail if libssl tells of more records than it writes, fewer, or of one read too many`() throws {
         let more = try failure { context in
-            SSL_CTX_set_msg_callback(context) { isWritten, version, type, bytes, count, ssl, argument in
+            SSL_CTX_set_msg_callback(context.pointer) { isWritten, version, type, bytes, count, ssl, argument in
                 TLSHandshake.messagePassed(isWritten, version, type, bytes, count, ssl, argument)
                 if isWritten == 1 { TLSHandshake.messagePassed(isWritten, version, type, bytes, count, ssl, argument) }
             }
         }
-        let none = try failure { SSL_CTX_set_msg_callback($0) { _, _, _, _, _, _, _ in } }
+        let none = try failure { SSL_CTX_set_msg_callback($0.pointer) { _, _, _, _, _, _, _ in } }
         let read = try failure { context in
-            SSL_CTX_set_msg_callback(context) { isWritten, version, type, bytes, count, ssl, argument in
+            SSL_CTX_set_msg_callback(context.pointer) { isWritten, version, type, bytes, count, ssl, argument in
                 TLSHandshake.messagePassed(isWritten, version, type, bytes, count, ssl, argument)
                 TLSHandshake.messagePassed(0, version, type, bytes, count, ssl, argument)
             }
