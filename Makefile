@@ -12,7 +12,7 @@ release_build := $(swift_build) --configuration release --static-swift-stdlib
 packages := g++ git libsodium-dev libssl-dev pkg-config
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-tls build test lint format check bench clean
+.PHONY: help run run-tls build test lint format check bench fuzz clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,11 +38,11 @@ test: ## Build and run all tests
 
 lint: ## Check the style (.swift-format)
 	@.ci/need
-	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests
+	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests Fuzz
 
 format: ## Put the style right, as far as a program can
 	@.ci/need
-	$(SWIFT) format --in-place --recursive --parallel Package.swift Sources Tests
+	$(SWIFT) format --in-place --recursive --parallel Package.swift Sources Tests Fuzz
 
 check: build ## Check a running relay end to end: make check URL=ws://HOST:PORT
 	$(BUILD)/release/relay-load check --url $(URL)
@@ -57,5 +57,9 @@ bench: build ## Measure CPU time, memory and allocations (Benchmarks/README.md)
 	Benchmarks/memory
 	Benchmarks/allocations
 
+fuzz: ## Fuzz parsers and decoders, 30 s each (Fuzz/README.md); SECONDS=N for longer
+	@.ci/need $(packages)
+	Fuzz/run all $(or $(SECONDS),30)
+
 clean: ## Remove what was built
-	rm -rf $(BUILD) .build-bench
+	rm -rf $(BUILD) .build-bench .build-fuzz
