@@ -156,11 +156,12 @@ start_relay() {
     measured=$(pgrep -P "$server" | head -n 1) || fail "the relay has no worker process"
 }
 
-# start_fanout [evp|ssl]: with TLS in the way of fanout_tls.h.
+# start_fanout [evp|ssl [ARGUMENT...]]: with TLS in the way of fanout_tls.h; further arguments are fanout's.
 start_fanout() {
     local settings=()
     port=$(free_port)
     if [[ $tls ]]; then settings=(--tls "$1" --tls-cert "$certificate" --tls-key "$key"); fi
+    settings+=("${@:2}")
     "${on_server_cpu[@]}" "$build/fanout" --port "$port" "${settings[@]}" >"$scratch/server.log" 2>&1 &
     server=$!
     started+=("$server")
@@ -168,8 +169,8 @@ start_fanout() {
     measured=$server
 }
 
-start_evp() { start_fanout evp; }
-start_ssl() { start_fanout ssl; }
+start_evp() { start_fanout evp "$@"; }
+start_ssl() { start_fanout ssl "$@"; }
 
 stop_server() {
     end "$server"

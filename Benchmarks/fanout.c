@@ -3,6 +3,7 @@
  *
  *     fanout --port N          listens on 127.0.0.1:N (0: any free port, printed on stdout)
  *            [--tls ssl|evp --tls-cert FILE --tls-key FILE]      see fanout_tls.h
+ *            [--processes N]       so many of it share the port, each with its own rooms
  *
  * It is the baseline that the relay's CPU time per delivered message is compared with, so it has
  * the relay's shape and nothing else: no tokens, no rate limits, no voice queues, no timers.
@@ -39,6 +40,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -725,6 +727,7 @@ static int listen_on(uint16_t port) {
     socklen_t size = sizeof address;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on); /* each process has a listener of its own */
     if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, 4096) < 0 ||
         getsockname(fd, (struct sockaddr *)&address, &size) < 0) {
         perror("fanout: listen");
@@ -736,24 +739,28 @@ static int listen_on(uint16_t port) {
 }
 
 static void usage(void) {
-    fprintf(stderr, "usage: fanout --port N [--tls ssl|evp --tls-cert FILE --tls-key FILE]\n"
-                    "       N from 0 to 65535; 0 takes a free port and prints it\n");
+    fprintf(stderr, "usage: fanout --port N [--tls ssl|evp --tls-cert FILE --tls-key FILE] [--processes N]\n"
+                    "       N from 0 to 65535; 0 takes a free port and prints it\n"
+                    "       processes from 1 to 64, which share the port and nothing else: each has its own rooms\n");
     exit(64);
 }
 
 int main(int argc, char **argv) {
     const char *port_text = "", *mode = NULL, *certificate = NULL, *key = NULL;
+    long processes = 1;
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 == argc) usage();
         if (strcmp(argv[i], "--port") == 0) port_text = argv[i + 1];
         else if (strcmp(argv[i], "--tls") == 0) mode = argv[i + 1];
         else if (strcmp(argv[i], "--tls-cert") == 0) certificate = argv[i + 1];
         else if (strcmp(argv[i], "--tls-key") == 0) key = argv[i + 1];
+        else if (strcmp(argv[i], "--processes") == 0) processes = strtol(argv[i + 1], NULL, 10);
         else usage();
     }
     char *end = NULL;
     long port = strtol(port_text, &end, 10);
     if (port < 0 || port > UINT16_MAX || end == port_text || *end) usage();
+    if (processes < 1 || processes > 64 || (processes > 1 && port == 0)) usage();
     if (!mode != !certificate || !mode != !key) usage();
     if (mode && strcmp(mode, "ssl") != 0 && strcmp(mode, "evp") != 0) usage();
     if (mode) tls_setup(strcmp(mode, "evp") == 0 ? TLS_EVP : TLS_SSL, certificate, key);
@@ -762,6 +769,11 @@ int main(int argc, char **argv) {
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    for (; processes > 1; processes--) {
+        if (fork() != 0) continue;
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* none outlives the first, which is the one that is ended */
+        break;
     }
     epoll = epoll_create1(EPOLL_CLOEXEC);
     serve(listen_on((uint16_t)port));
