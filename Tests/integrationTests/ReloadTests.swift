@@ -305,6 +305,76 @@ private struct Talk {
     }
 }
 
+@Suite struct `Commands to a running relay` {
+    private func command(_ relay: Relay, _ arguments: String...) async throws -> (end: ChildProcess.End, text: String) {
+        let process = try ChildProcess("\(relay.folder)/relay", arguments + ["--pid", "\(relay.process.pid)"])
+        let end = try await process.finished(seconds: 60)
+        return (end, process.output + process.errors)
+    }
+
+    @Test func `are carried out when they end, and say what they have done`() async throws {
+        try await Relay.runChangeable(workers: 3, ["RELAY_METRICS_ADDR": "127.0.0.1:0"]) { relay in
+            var talk = try await Talk(relay, rooms: 9)
+            let reload = try await command(relay, "reload")
+            #expect(reload.end == .status(0), "\(reload.text)")
+            #expect(reload.text.hasPrefix("reloaded: 9 rooms with 18 clients moved to 3 workers in "))
+            talk.say()
+            let upgrade = try await command(relay, "upgrade")
+            #expect(upgrade.end == .status(0), "\(upgrade.text)")
+            #expect(upgrade.text.hasPrefix("upgraded: 9 rooms with 18 clients moved to 3 workers in "))
+            talk.say()
+            // One worker alone: the others stay who they are.
+            let before = relay.workerPIDs
+            let recycle = try await command(relay, "recycle", "1")
+            #expect(recycle.end == .status(0), "\(recycle.text)")
+            #expect(recycle.text.contains(" moved to 1 worker in "))
+            try await eventually("one new worker") {
+                relay.workerPIDs.count == 3 && Set(relay.workerPIDs).intersection(before).count == 2
+            }
+            talk.say()
+            try await talk.check(relay)
+            // Whoever comes finds every room, whichever worker accepts.
+            for room in talk.rooms { _ = try await relay.join(room.session.guest("late")) }
+
+            let status = try await command(relay, "status", "--json")
+            #expect(status.text.contains(#""generation":4"#) && status.text.contains(#""changing":false"#))
+            #expect(status.text.contains(#""last_change":"recycled: "#))
+            let wrong = try await command(relay, "recycle", "3")
+            #expect(wrong.end == .status(1))
+            #expect(wrong.text == "relay: recycle failed, nothing has changed: there is no worker 3; they are 0 to 2\n")
+            try relay.set("RELAY_MAX_ROOMS", "none")
+            let refused = try await command(relay, "reload")
+            #expect(refused.end == .status(1))
+            #expect(refused.text.hasPrefix("relay: reload failed, nothing has changed: RELAY_MAX_ROOMS="))
+            #expect(try await command(relay, "upgrade").end == .status(1))
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func `recycle each worker again and again, and nobody notices`(tls: Bool) async throws {
+        try await Relay.runChangeable(workers: 3, tls: tls) { relay in
+            var talk = try await Talk(relay, rooms: 9)
+            for round in 0..<9 {
+                talk.say(bytes: round * 5000)
+                let recycle = try await command(relay, "recycle", "\(round % 3)")
+                #expect(recycle.end == .status(0), "\(recycle.text)")
+                talk.say()
+            }
+            try await talk.check(relay)
+        }
+    }
+
+    @Test func `to no relay say so`() async throws {
+        for arguments in [["reload"], ["upgrade"], ["recycle", "0"]] {
+            let process = try ChildProcess(try program("relay"), arguments + ["--pid", "1"])
+            #expect(try await process.finished() == .status(1))
+            #expect(process.errors == "relay: no relay with pid 1 is running\n")
+        }
+        let process = try ChildProcess(try program("relay"), ["recycle", "256"])
+        #expect(try await process.finished() == .status(64))
+    }
+}
+
 @Suite struct `An upgrade` {
     @Test(arguments: [false, true])
     func `happens in place, and nobody notices`(tls: Bool) async throws {

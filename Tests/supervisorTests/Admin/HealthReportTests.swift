@@ -8,7 +8,7 @@ import Testing
         #expect(
             HealthReport.json(.example())
                 == #"{"status":"degraded","version":"1.2.3","phase":"serving","uptime_seconds":11045.500,"generation":2,"#
-                + #""rooms":3,"clients":12,"connections":14,"restarts":2,"workers":["#
+                + #""changing":false,"last_change":null,"rooms":3,"clients":12,"connections":14,"restarts":2,"workers":["#
                 + #"{"index":0,"generation":2,"pid":4711,"state":"serving","uptime_seconds":11045.000,"restarts":0,"last_exit":null,"#
                 + #""heartbeat_age_seconds":0.250,"rooms":3,"clients":12,"connections":14,"loop_lag_seconds":0.000153,"#
                 + #""memory_bytes":16211968,"cpu_seconds":12.346},"#
