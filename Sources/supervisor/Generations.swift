@@ -317,8 +317,9 @@ extension Supervisor {
             apply(now.configuration)
         }
         for place in staying + now.leavers {
-            place.isRouted = false
             let leaves = !staying.contains { $0 === place }
+            // One that stays and has no process now is told when it starts again.
+            place.isRouted = !leaves && place.pid == nil
             if leaves && place.pid == nil {
                 // What waits in its inbox must be read by somebody.
                 launch(place)
