@@ -37,6 +37,11 @@ enum EnvironmentFile {
         let number = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard number >= 0 else { throw EnvironmentFileError(description: "\(SystemError("open"))") }
         let file = Descriptor(owning: number)
+        // It is read again at each reload: a pipe would have nothing more to say.
+        var status = stat()
+        guard unsafe fstat(number, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+            throw EnvironmentFileError(description: "it is not a regular file")
+        }
         var bytes = [UInt8](repeating: 0, count: Limits.environmentFileBytesMax + 1)
         var count = 0
         while count < bytes.count {
