@@ -126,6 +126,11 @@ final class WorkerPlace {
             var count = 0
             let received = unsafe clinux_receive_message(
                 inboxReceiver, &bytes, bytes.count, &descriptors, descriptors.count, &count)
+            // A message that is too long, or whose descriptors are, is gone with them.
+            if received < 0 && errno == EMSGSIZE {
+                connections += 1
+                continue
+            }
             if received <= 0 { return connections }
             for descriptor in descriptors.prefix(count) { _ = Glibc.close(descriptor) }
             if count > 0 { connections += 1 }
