@@ -359,6 +359,10 @@ package enum Limits {
                 handoffInputBytesMax + handoffOutputBytesMax + tlsRecordBytesMax + 4096 <= receiveBufferBytes,
                 "a connection handed over fits the receive buffer"
             ),
+            (
+                moveInlineBytesMax + tlsInputBytesMax + 4096 <= receiveBufferBytes,
+                "a member that moves fits the receive buffer"
+            ),
             (tlsInputBytesMax + receiveBytesMax <= receiveBufferBytes, "a read fits behind what was kept"),
             (
                 receiveBufferBytes <= socketBufferBytesDefault,

@@ -7,42 +7,86 @@ import Testing
 
 /// A worker that is never run, with connections whose clients are the test.
 struct WorkerFixture: ~Copyable {
+    /// What of a worker's launch a test may care for.
+    struct Options {
+        var index = 0
+        var page = 0
+        var awaited = ControlMessage.Awaited(workers: 1, pending: [])
+        var standsBy = false
+        var survivingKeys: [RoomID: SurvivingKey] = [:]
+        var configuration = Configuration()
+        var tlsContext: TLSContext?
+        /// What the inbox's buffers are asked to be.
+        var inboxBytes: Int32 = 65_536
+    }
+
+    static let placementKey = [UInt8](0..<16)
+
     var worker: Worker
-    /// Keep open what the worker is told of.
+    /// The other end of its control channel.
+    var supervisor: ControlChannel
+    /// The send end of its inbox.
+    let inboxSender: Int32
+    /// Clients' ends, and what else the worker is told of.
     private var ends: [Int32]
 
     init() throws {
         let file = try SharedMemory.makeFile()
-        let memory = try SharedMemory.create(in: file)
-        memory.assign(0, .current)
-        let (control, supervisor) = try MessagePair(bufferBytes: 65_536).split()
-        let (inbox, outbox) = try MessagePair(bufferBytes: 65_536).split()
+        try self.init(Options(), try SharedMemory.create(in: file))
+    }
+
+    /// - Parameter outboxes: made copies of; nil: its own alone.
+    init(_ options: Options, _ memory: SharedMemory, outboxes: [Int32]? = nil) throws {
+        memory.assign(options.page, .current)
+        let (control, supervisor) = try MessagePair(bufferBytes: 1 << 20).split()
+        let (inbox, inboxSender) = try MessagePair(bufferBytes: options.inboxBytes).split()
         let (listener, nobody) = try StreamPair().split()
+        let copies = (outboxes ?? [inboxSender]).map { fcntl($0, F_DUPFD_CLOEXEC, 3) }
         worker = try Worker(
             Launched(
-                index: 0, page: 0, generation: 1, standsBy: false, awaited: .init(workers: 1, pending: []),
-                configuration: Configuration(), placementKey: [UInt8](0..<16), memory: memory,
-                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, listeners: [listener],
-                inbox: Descriptor(owning: inbox), outboxes: [outbox],
-                control: ControlChannel(Descriptor(owning: control)),
-                survivingKeys: [:], ciphers: try RecordCiphers(), tlsContext: nil, tickets: nil, ticketGeneration: 0))
-        ends = [supervisor, outbox, nobody]
+                index: options.index, page: options.page, generation: 1, standsBy: options.standsBy,
+                awaited: options.awaited, configuration: options.configuration, placementKey: Self.placementKey,
+                memory: memory, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, listeners: [listener],
+                inbox: Descriptor(owning: inbox), outboxes: copies,
+                control: ControlChannel(Descriptor(owning: control)), survivingKeys: options.survivingKeys,
+                ciphers: try RecordCiphers(), tlsContext: options.tlsContext, tickets: nil, ticketGeneration: 0))
+        self.supervisor = ControlChannel(Descriptor(owning: supervisor))
+        self.inboxSender = inboxSender
+        ends = [inboxSender, nobody]
     }
 
     deinit {
-        for descriptor in ends { _ = close(descriptor) }
+        for descriptor in ends + worker.outboxes + worker.nextOutboxes + worker.listeners { _ = close(descriptor) }
+    }
+
+    /// A connection that has just been accepted, and its client's end, which stays open as long as the fixture.
+    mutating func accept(isSecure: Bool = false) throws -> (slot: UInt32, client: Int32) {
+        let (socket, client) = try StreamPair().split()
+        ends.append(client)
+        return (try adopt(socket, isSecure: isSecure), client)
+    }
+
+    /// The same with a socket of the test's.
+    mutating func adopt(_ socket: Int32, isSecure: Bool = false) throws -> UInt32 {
+        let peer = try #require(Address("192.0.2.1"))
+        #expect(worker.memory.connections.take(max: 1000))
+        let adopted = worker.adopt(
+            Connection(socket: Descriptor(owning: socket), peer: peer, isSecure: isSecure, now: worker.second))
+        return try #require(adopted)
     }
 
     /// An open connection that is in no room, and its client's end, which stays open as long as the fixture.
     mutating func open() throws -> (slot: UInt32, client: Int32) {
-        let (socket, client) = try StreamPair().split()
-        ends.append(client)
-        let peer = try #require(Address("192.0.2.1"))
-        let adopted = worker.adopt(
-            Connection(socket: Descriptor(owning: socket), peer: peer, isSecure: false, now: worker.second))
-        let slot = try #require(adopted)
+        let (slot, client) = try accept()
         worker.connections[slot].phase = .open
         worker.startLiveness(slot)
         return (slot, client)
+    }
+
+    /// Whatever the worker has told its supervisor since the last call.
+    mutating func reports() -> [ControlMessage] {
+        var reports: [ControlMessage] = []
+        while case .message(let message, _) = supervisor.receive() { reports.append(message) }
+        return reports
     }
 }

@@ -75,7 +75,7 @@ extension Worker {
                 takeKey(key.room, key.publicKey, key.expiry)
             }
         case .sourceGone(let source):
-            sourceOver(source)
+            awaiting.gone(source)
         case .launch, .inboxes, .listeners, .hostKeyGone, .start, .ready, .failed, .checkCredentials, .credentials,
             .makeCertificate, .certificate, .routed, .moved:
             logger.error("control message out of place", metadata: ["message": "\(message.name)"])
@@ -92,7 +92,7 @@ extension Worker {
     }
 
     /// Lets everybody go by `deadline`, CLOCK_MONOTONIC nanoseconds: no new joins, rooms closed a few at a time.
-    private mutating func startDraining(_ deadline: UInt64, _ reason: CloseReason) {
+    mutating func startDraining(_ deadline: UInt64, _ reason: CloseReason) {
         guard drainDeadline == nil else {
             drainDeadline = min(drainDeadline ?? deadline, deadline)
             return
@@ -103,6 +103,8 @@ extension Worker {
         stopLeaving()
         // Whoever comes now is for the program that comes next.
         if case .restart = reason { stopAccepting() }
+        // Their rooms may not come any more; they are told so now.
+        for room in awaiting.roomsWaitedFor { admitWaiting(for: room) }
         for slot in connections.slots where connections.isOccupied(slot) {
             switch connections[slot].phase {
             case .request where connections[slot].input.isEmpty && connections[slot].outbox.isEmpty:

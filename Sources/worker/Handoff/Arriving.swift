@@ -11,6 +11,8 @@ struct Awaiting {
     private let placement: Placement
     /// Workers of the generation before that may have rooms yet.
     private var pending: Set<Int>
+    /// Those that have died: what they had sent before has not been read to its end.
+    private(set) var gone: [Int] = []
     /// Connections that wait for a room, whole request and all.
     private var waiting: [RoomID: [SlotID]] = [:]
 
@@ -30,6 +32,13 @@ struct Awaiting {
 
     /// - Returns: whether anything was expected from this one.
     mutating func over(_ source: Int) -> Bool { pending.remove(source) != nil }
+
+    mutating func gone(_ source: Int) { gone.append(source) }
+
+    mutating func takeGone() -> [Int] {
+        defer { gone.removeAll() }
+        return gone
+    }
 
     mutating func wait(_ id: SlotID, for room: RoomID) { waiting[room, default: []].append(id) }
 
@@ -71,24 +80,29 @@ extension Worker {
         connection.isFrozen = true
         page.add(1, to: .membersMovedIn)
         guard let slot = adopt(connection) else { return }
+        account(slot)
+        guard drainDeadline == nil else {
+            // Its room is closed here, or is about to be.
+            close(slot, drainReason)
+            return
+        }
         let room: UInt32
         if let existing = roomsByID[RoomID(bytes: id)] {
+            guard rooms[existing].hostKey == hostKey else {
+                // Two rooms of one id: never, while an id has one owner.
+                logger.error("a member came with another host key than its room's")
+                close(slot, .restart)
+                return
+            }
             room = existing
         } else {
             room = openRoom(id, hostKey: hostKey)
             rooms[room].isFrozen = true
+            arrivingRooms += 1
         }
         connections[slot].room = room
         connections[slot].place = rooms[room].add(slot)
         page[.clients] += 1
-        account(slot)
-        guard rooms[room].hostKey == hostKey else {
-            // Two rooms of one id: never, while an id has one owner.
-            logger.error("a member came with another host key than its room's")
-            connections[slot].isFrozen = false
-            close(slot, .restart)
-            return
-        }
         // Behind its room: the worker that had it died in the middle.
         if !rooms[room].isFrozen { goOn(slot) }
     }
@@ -98,11 +112,13 @@ extension Worker {
         switch message {
         case .complete(let id, let activeAt, let quietSince):
             guard let room = roomsByID[RoomID(bytes: id)] else {
-                // Everybody in it had gone when it moved.
+                // None of its members could be taken here: it is closed, and its place in the quota free.
+                if awaiting.mayCome(id) && drainDeadline == nil { memory.rooms.give() }
                 admitWaiting(for: RoomID(bytes: id))
                 return
             }
-            rooms[room].activeAt = activeAt
+            guard isArriving(room) else { return }
+            rooms[room].activeAt = min(second, activeAt)
             completeRoom(room)
             let time = Clock.monotonicNanoseconds()
             let pause = time - min(time, quietSince)
@@ -115,10 +131,15 @@ extension Worker {
         }
     }
 
+    /// Whether a part of a room has come, and the rest may. A room that this worker itself sends is frozen as well.
+    private func isArriving(_ room: UInt32) -> Bool {
+        rooms.isOccupied(room) && rooms[room].isFrozen && leaving?.transit?.room != room
+    }
+
     /// Everybody is there: the room goes on.
     private mutating func completeRoom(_ room: UInt32) {
-        guard rooms[room].isFrozen else { return }
         rooms[room].isFrozen = false
+        arrivingRooms -= 1
         page.add(1, to: .roomsMovedIn)
         roomTimers.set(room, in: &rooms, due: max(second, rooms[room].activeAt + UInt32(configuration.roomIdleSeconds)))
         for member in rooms[room].members { goOn(member) }
@@ -130,6 +151,7 @@ extension Worker {
         guard connections[slot].isFrozen else { return }
         connections[slot].isFrozen = false
         setInterest(slot, .read)
+        connections[slot].outbox.isBlocked = false
         resumeLiveness(slot)
         // What waits for the client may be sent, and more of it may be owed.
         touch(slot)
@@ -144,11 +166,21 @@ extension Worker {
         report(.hostKeys([ControlMessage.HostKey(room: room, publicKey: publicKey, expiry: expiry)]))
     }
 
-    /// Nothing more comes from a worker of the generation before: it has said so, or it is dead.
+    /// Ends the wait for workers that have died, and for the rest of rooms that they left half sent. Not before the inbox is empty:
+    /// what they had sent before stands in it.
+    mutating func forgetGone() {
+        guard !awaiting.gone.isEmpty || (arrivingRooms > 0 && awaiting.isOver), isInboxEmpty else { return }
+        for source in awaiting.takeGone() { sourceOver(source) }
+        // This process may have been started when its predecessor had heard the end of it.
+        guard arrivingRooms > 0, awaiting.isOver else { return }
+        for room in rooms.slots where isArriving(room) { completeRoom(room) }
+    }
+
+    /// Nothing more comes from a worker of the generation before, and what came has been read.
     mutating func sourceOver(_ source: Int) {
         guard awaiting.over(source) else { return }
         // Of a room that was cut short in its move, those who are here go on.
-        for room in rooms.slots where rooms.isOccupied(room) && rooms[room].isFrozen {
+        for room in rooms.slots where isArriving(room) {
             if awaiting.comes(rooms[room].id, from: source) { completeRoom(room) }
         }
         for room in awaiting.roomsWaitedFor where !isOnItsWay(room.bytes) { admitWaiting(for: room) }

@@ -9,7 +9,7 @@
 //     1      flags: 1 has said data, 2 speaks TLS, 4 the queues are in the file
 //     4, 4   ping due, unanswered since: CLOCK_MONOTONIC seconds
 //     ...    room, host key, peer id: a u32 count and the bytes each
-//     42     the frame state (WebSocket/FrameReader.swift)
+//     38     the frame state (WebSocket/FrameReader.swift)
 //     1, 4   the frame that has begun to leave: lane (0 none, 1 voice, 2 data), bytes left
 //     6 * 4  counts of the six queues: input, sealed, message, control, voice, data
 //     4      count of session bytes; 0 without TLS
@@ -174,9 +174,8 @@ enum MemberState {
             sessionBytes = Int(try reader.read(UInt32.self))
             guard (sessionBytes > 0) == (flags & 2 != 0) else { throw .invalid(field: "session") }
             guard sessionBytes > 0 || counts[1] == 0 else { throw .invalid(field: "sealed") }
-            guard frames.isBetweenMessages || counts[2] <= frames.messageBytesAnnounced || counts[2] == 0 else {
-                throw .invalid(field: "message")
-            }
+            guard counts[0] <= frames.controlBytesTakenMax else { throw .invalid(field: "input") }
+            guard counts[2] == frames.messageBytesTaken else { throw .invalid(field: "message") }
             bytes = available - reader.count
         }
 
@@ -186,8 +185,9 @@ enum MemberState {
     /// Makes a member of a message and the socket that came with it. Its session is made by the caller.
     ///
     /// - Parameter file: the descriptor that came behind the socket, if one did; it stays the caller's.
+    /// - Parameter now: this turn's second. Nothing in the message has happened behind it.
     static func decode(
-        _ bytes: RawSpan, socket: consuming Descriptor, file: Int32?
+        _ bytes: RawSpan, socket: consuming Descriptor, file: Int32?, now: UInt32
     ) throws(MemberStateError) -> Member {
         let head: Head
         do throws(ByteCodingError) { head = try Head(bytes) } catch { throw .malformed(error) }
@@ -196,11 +196,13 @@ enum MemberState {
         guard bytes.byteCount >= total else { throw .malformed(.truncated) }
         guard bytes.byteCount == total else { throw .malformed(.trailing(count: bytes.byteCount - total)) }
         guard head.isInFile == (file != nil) else { throw .file(SystemError("recvmsg", EBADF)) }
+        if let file { try check(file, bytes: queued) }
         var connection = Connection(
-            socket: socket, peer: head.peer, isSecure: head.sessionBytes > 0, now: head.acceptedAt)
+            socket: socket, peer: head.peer, isSecure: head.sessionBytes > 0, now: min(now, head.acceptedAt))
         connection.phase = .open
         connection.hasSaidData = head.flags & 1 != 0
-        (connection.pingDue, connection.unansweredSince) = (head.pingDue, head.unansweredSince)
+        connection.pingDue = min(now + UInt32(Limits.pingSeconds), head.pingDue)
+        connection.unansweredSince = min(now, head.unansweredSince)
         connection.peerID = head.peerID
         connection.frames = head.frames
         var control = ByteQueue()
@@ -218,6 +220,13 @@ enum MemberState {
         return Member(
             connection: connection, room: head.room, hostKey: head.hostKey,
             session: (bytes.byteCount - head.sessionBytes)..<bytes.byteCount)
+    }
+
+    /// Before memory is taken for what should be in it.
+    private static func check(_ file: Int32, bytes: Int) throws(MemberStateError) {
+        var status = stat()
+        guard unsafe fstat(file, &status) == 0 else { throw .file(SystemError("fstat")) }
+        guard status.st_size == bytes else { throw .file(SystemError("fstat", EIO)) }
     }
 
     private static func fill(

@@ -27,7 +27,7 @@ struct Leaving {
     }
 
     var transit: Transit?
-    /// Slot of the room from which the next one is looked for: none opens any more.
+    /// Slot from which the next room is looked for.
     var nextRoom: UInt32 = 0
     /// Nobody sends to this worker any more, and then: the inbox is empty.
     var hasHeardLastCall = false
@@ -46,6 +46,8 @@ extension Worker {
     mutating func take(route workers: Int, leaves: Bool) {
         guard nextOutboxes.count == workers, !nextOutboxes.contains(-1) else {
             logger.error("route without its inboxes: ignored")
+            for inbox in nextOutboxes { _ = Glibc.close(inbox) }
+            nextOutboxes = []
             return
         }
         for inbox in outboxes { _ = Glibc.close(inbox) }
@@ -120,11 +122,9 @@ extension Worker {
 
     /// Finds the next room and freezes it. False if there is none, or its owner has enough to do.
     private mutating func beginTransit() -> Bool {
-        guard var leaving, leaving.transit == nil else { return true }
-        while leaving.nextRoom < rooms.slots.upperBound && !rooms.isOccupied(leaving.nextRoom) { leaving.nextRoom += 1 }
-        self.leaving = leaving
-        let room = leaving.nextRoom
-        guard room < rooms.slots.upperBound else { return false }
+        guard let leaving, leaving.transit == nil else { return true }
+        guard let room = nextRoom(from: leaving.nextRoom) else { return false }
+        self.leaving?.nextRoom = room
         let owner = placement.owner(of: rooms[room].id)
         guard clinux_unread_bytes(outboxes[owner]) <= Limits.moveUnreadBytesMax else { return false }
         // Out of the room: a slot that one of them leaves may be another's before the last has gone.
@@ -137,6 +137,18 @@ extension Worker {
         self.leaving?.transit = Leaving.Transit(
             room: room, owner: owner, members: members, startedAt: Clock.monotonicNanoseconds())
         return true
+    }
+
+    /// The first room from a slot on, and round again: one may still come from the generation before, by way of the inbox. Such a
+    /// room waits until all of it is here.
+    private func nextRoom(from first: UInt32) -> UInt32? {
+        guard rooms.count > arrivingRooms else { return nil }
+        let end = rooms.slots.upperBound
+        for step in 0..<end {
+            let slot = (first + step) % end
+            if rooms.isOccupied(slot) && !rooms[slot].isFrozen { return slot }
+        }
+        return nil
     }
 
     /// Sends members until all are gone or the inbox is full. True when the room has moved.
@@ -230,6 +242,9 @@ extension Worker {
     /// When no room is left, and none can come: tells everybody.
     private mutating func finishLeaving() {
         guard var leaving, !leaving.isDone, leaving.transit == nil, rooms.count == 0 else { return }
+        // What has come since by way of the inbox.
+        leaving.keys += survivingKeys.map { ($0.key, $0.value) }
+        survivingKeys.removeAll()
         while let last = leaving.keys.last {
             let owner = placement.owner(of: last.room.bytes)
             let key = MoveMessage.hostKey(
@@ -251,7 +266,7 @@ extension Worker {
     }
 
     /// Whether no message waits in the inbox.
-    private var isInboxEmpty: Bool {
+    var isInboxEmpty: Bool {
         var polled = pollfd(fd: inbox.number, events: Int16(POLLIN), revents: 0)
         return unsafe poll(&polled, 1, 0) == 0
     }

@@ -101,7 +101,7 @@ extension Worker {
         _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?
     ) {
         do throws(MemberStateError) {
-            let member = try MemberState.decode(unsafe bytes.bytes, socket: socket, file: file)
+            let member = try MemberState.decode(unsafe bytes.bytes, socket: socket, file: file, now: second)
             var session = Connection.noSession
             if !member.session.isEmpty {
                 do throws(ConnectionStateError) { session = try unsafe takeSession(bytes, member.session) } catch {

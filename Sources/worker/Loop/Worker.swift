@@ -87,8 +87,9 @@ struct Worker: ~Copyable {
     /// Set when everything here goes to the next generation.
     var leaving: Leaving?
     var leaveSecond: UInt32 = 0
-    /// What is on its way here from the generation before.
+    /// What is on its way here from the generation before, and rooms of which a part has come.
     var awaiting: Awaiting
+    var arrivingRooms = 0
     var acceptLogRate = LogRate(perSecond: 1, burst: 5)
     var handoffLogRate = LogRate(perSecond: 1, burst: 5)
     var memoryLogRate = LogRate(perSecond: 1, burst: 5)
@@ -158,13 +159,14 @@ struct Worker: ~Copyable {
         page.heartbeat = now
         report(.ready)
         logger.debug("serving")
-        while !isFinished { turn() }
+        while !isFinished { turn(waiting: patience) }
         sayGoodbye()
         logger.debug("finished", metadata: ["connections": "\(connections.count)"])
     }
 
-    private mutating func turn() {
-        let ready = poller.wait(milliseconds: patience)
+    /// One turn, whose wait for events takes at most some milliseconds.
+    mutating func turn(waiting milliseconds: Int32) {
+        let ready = poller.wait(milliseconds: milliseconds)
         now = Clock.monotonicNanoseconds()
         let before = second
         second = UInt32(truncatingIfNeeded: now / 1_000_000_000)
@@ -194,6 +196,7 @@ struct Worker: ~Copyable {
                 if event.isReadable { read(id.slot) }
             }
         }
+        forgetGone()
         retryHandovers()
         retryAccept()
         runTimers()

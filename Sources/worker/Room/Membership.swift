@@ -58,6 +58,7 @@ extension Worker {
         flushRoom(slot)
         roomTimers.clear(slot, in: &rooms)
         let room = rooms.remove(slot)
+        if room.isFrozen { arrivingRooms -= 1 }
         roomsByID[RoomID(bytes: room.id)] = nil
         // In this order: a worker that dies in between leaves the quota one room short, not one over.
         page[.rooms] = UInt64(rooms.count)

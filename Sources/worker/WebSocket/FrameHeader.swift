@@ -47,6 +47,8 @@ struct FrameHeader: Equatable {
 
     /// Longest header a client can send: 2 + 8 + 4.
     static let bytesMax = 14
+    /// A control frame's payload (RFC 6455, 5.5).
+    static let controlPayloadBytesMax = 125
 
     /// How a header was read.
     enum Parse: Equatable {
@@ -85,7 +87,7 @@ struct FrameHeader: Equatable {
         let short = Int(second & 0x7F)
         if opcode.isControl {
             guard isFinal else { return .violation(.controlFragmented) }
-            guard short <= 125 else { return .violation(.controlTooLong) }
+            guard short <= controlPayloadBytesMax else { return .violation(.controlTooLong) }
         }
         var length = short
         var size = 6

@@ -175,9 +175,8 @@ extension FrameReader {
         key = try reader.read()
         let lengthMax = UInt64(Limits.messageBytesRange.upperBound)
         let left = try reader.read(UInt64.self)
-        guard left <= (opcode.isControl ? 125 : lengthMax), flags & 4 != 0 || (left == 0 && !isSplit) else {
-            throw error
-        }
+        let leftMax = opcode.isControl ? UInt64(FrameHeader.controlPayloadBytesMax) : lengthMax
+        guard left <= leftMax, flags & 4 != 0 || (left == 0 && !isSplit) else { throw error }
         remaining = flags & 4 != 0 ? Int(left) : nil
         switch try reader.read(UInt8.self) {
         case 0: messageOpcode = nil
@@ -189,7 +188,7 @@ extension FrameReader {
         guard bytes <= lengthMax else { throw error }
         messageBytes = Int(bytes)
         if remaining != nil {
-            guard headerCount == 0, opcode.isControl || messageOpcode != nil else { throw error }
+            guard headerCount == 0, opcode.isControl || (messageOpcode != nil && left <= bytes) else { throw error }
         } else if headerCount > 0 {
             guard case .incomplete = unsafe FrameHeader.parse(header.span.bytes.extracting(0..<headerCount), at: 0)
             else {
@@ -198,6 +197,12 @@ extension FrameReader {
         }
     }
 
-    /// Payload bytes of the message that is under way, as far as its frames have announced them.
-    var messageBytesAnnounced: Int { messageOpcode == nil ? 0 : messageBytes }
+    /// Payload bytes of the message that is under way that have come.
+    var messageBytesTaken: Int { messageOpcode == nil ? 0 : messageBytes - (opcode.isControl ? 0 : remaining ?? 0) }
+
+    /// As many payload bytes of the control frame that is under way as may have come.
+    var controlBytesTakenMax: Int {
+        guard opcode.isControl, let remaining else { return 0 }
+        return FrameHeader.controlPayloadBytesMax - remaining
+    }
 }

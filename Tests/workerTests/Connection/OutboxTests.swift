@@ -116,6 +116,20 @@ private struct Fixture: ~Copyable {
         }
     }
 
+    /// Leaves and comes again, as between processes. False if that is refused.
+    mutating func move() -> Bool {
+        func copy(_ queue: borrowing ByteQueue) -> ByteQueue {
+            var copy = ByteQueue()
+            copy.append(queue.array)
+            return copy
+        }
+        let moved = Outbox(
+            control: copy(outbox.control), voice: copy(outbox.voice), data: copy(outbox.data), cut: outbox.cut)
+        guard let moved else { return false }
+        outbox = moved
+        return true
+    }
+
     /// Whether the outbox counts as the model does.
     var isInStep: Bool {
         outbox.voiceFrames == voice.count && outbox.count == waitingCount && outbox.isEmpty == (waitingCount == 0)
@@ -295,6 +309,23 @@ private struct Source {
         }
     }
 
+    @Test func `goes on in another process from every byte`() throws {
+        let frames = [voice[0], voice[1]]
+        for sent in 0...(2 * voice[0].count) {
+            for isVoice in [true, false] {
+                var fixture = try Fixture()
+                if isVoice { fixture.appendVoice(frames, sent: sent) } else { fixture.appendData(frames, sent: sent) }
+                let hasMoved = fixture.move()
+                #expect(hasMoved)
+                let isInStep = fixture.isInStep
+                #expect(isInStep)
+                fixture.appendControlFrame(.ping, [])
+                let isRight = fixture.send { $0 }
+                #expect(isRight, "\(sent) bytes had left")
+            }
+        }
+    }
+
     @Test func `owns no memory once everything has left and was given back`() throws {
         var fixture = try Fixture()
         fixture.appendData(data)
@@ -335,6 +366,9 @@ private struct Source {
                 case 5:
                     let opcode: Opcode = Bool.random(using: &source.random) ? .ping : .pong
                     fixture.appendControlFrame(opcode, [UInt8](repeating: 9, count: 6 * count))
+                case 6:
+                    let hasMoved = fixture.move()
+                    #expect(hasMoved, "\(context)")
                 default:
                     // Often a few bytes, so that every place of a frame is cut.
                     let most = Bool.random(using: &source.random) ? 12 : 4000

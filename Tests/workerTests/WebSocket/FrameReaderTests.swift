@@ -1,3 +1,4 @@
+import Shared
 import Testing
 
 @testable import worker
@@ -32,10 +33,30 @@ private struct Reading: Equatable {
     }
 
     /// Reads pieces one after the other, each as if it had come from the network.
-    init(_ pieces: [ArraySlice<UInt8>], messageBytesMax: Int = 1 << 20) {
+    ///
+    /// - Parameter moves: whether each piece is read by another process.
+    init(_ pieces: [ArraySlice<UInt8>], messageBytesMax: Int = 1 << 20, moves: Bool = false) {
         self.messageBytesMax = messageBytesMax
-        for piece in pieces where end == .open { take(Array(piece)) }
+        for piece in pieces where end == .open {
+            take(Array(piece))
+            if moves && end == .open { move() }
+        }
         isBetweenMessages = reader.isBetweenMessages
+    }
+
+    private mutating func move() {
+        var writer = ByteWriter()
+        reader.encode(into: &writer)
+        #expect(writer.bytes.count == 38)
+        #expect(reader.messageBytesTaken == message.count)
+        #expect(reader.controlBytesTakenMax >= control.count)
+        var source = ByteReader(writer.bytes)
+        do throws(ByteCodingError) {
+            reader = try FrameReader(from: &source)
+            if source.count > 0 { end = .stuck }
+        } catch {
+            end = .stuck
+        }
     }
 
     private mutating func take(_ bytes: [UInt8]) {
@@ -142,6 +163,7 @@ private struct Conversation {
         #expect(Reading(bytes.indices.map { bytes[$0...$0] }) == whole, "seed \(seed): byte by byte")
         for cut in 0...bytes.count {
             #expect(Reading([bytes[..<cut], bytes[cut...]]) == whole, "seed \(seed): cut at \(cut)")
+            #expect(Reading([bytes[..<cut], bytes[cut...]], moves: true) == whole, "seed \(seed): moved at \(cut)")
         }
     }
 
@@ -296,6 +318,105 @@ private struct Conversation {
             #expect(whole.end != .stuck, "seed \(seed), round \(round)")
             let split = Reading(pieces(bytes, &random, most: 40), messageBytesMax: 200)
             #expect(split == whole, "seed \(seed), round \(round)")
+            let moved = Reading(pieces(bytes, &random, most: 40), messageBytesMax: 200, moves: true)
+            #expect(moved == whole, "seed \(seed), round \(round)")
         }
+    }
+
+    // MARK: - As bytes
+
+    private func decoded(_ bytes: [UInt8]) -> Result<FrameReader, ByteCodingError> {
+        Result { () throws(ByteCodingError) in
+            var reader = ByteReader(bytes)
+            return try FrameReader(from: &reader)
+        }
+    }
+
+    private func isRefused(_ change: (inout [UInt8]) -> Void) -> Bool {
+        var bytes = [UInt8](repeating: 0, count: 38)
+        change(&bytes)
+        guard case .failure(let error) = decoded(bytes) else { return false }
+        return error == .invalid(field: "frame state")
+    }
+
+    /// Sets little-endian words.
+    private func set(_ bytes: inout [UInt8], _ offset: Int, _ value: Int) {
+        for index in 0..<4 { bytes[offset + index] = UInt8(truncatingIfNeeded: value >> (8 * index)) }
+    }
+
+    @Test func `as bytes are refused at every truncation`() {
+        for end in 0..<38 {
+            guard case .failure(.truncated) = decoded([UInt8](repeating: 0, count: end)) else {
+                Issue.record("\(end) bytes were taken")
+                continue
+            }
+        }
+        #expect(!isRefused { _ in })
+    }
+
+    @Test func `as bytes keep to what a reader can be in`() {
+        // A header of 14 bytes is whole, and so is one of which the bytes kept are all.
+        #expect(isRefused { $0[0] = 14 })
+        #expect(isRefused { ($0[0], $0[1], $0[2]) = (6, 0x82, 0x80) })
+        #expect(!isRefused { ($0[0], $0[1], $0[2]) = (5, 0x82, 0x80) })
+        #expect(isRefused { ($0[0], $0[1], $0[2]) = (2, 0x83, 0x80) }, "a header that is wrong has been refused before")
+        for opcode in [3, 7, 11, 255] as [UInt8] { #expect(isRefused { $0[15] = opcode }) }
+        #expect(isRefused { $0[16] = 8 })
+        // Split, or with a rest, and inside nothing.
+        #expect(isRefused { $0[16] = 2 })
+        #expect(isRefused { $0[21] = 1 })
+        for opcode in [3, 8, 9, 255] as [UInt8] { #expect(isRefused { $0[29] = opcode }) }
+        // Inside data of no message.
+        #expect(isRefused { ($0[15], $0[16], $0[21]) = (2, 4, 1) })
+        #expect(!isRefused { ($0[15], $0[16], $0[21], $0[29], $0[30]) = (2, 4, 1, 2, 1) })
+        #expect(isRefused { ($0[15], $0[16], $0[21], $0[29], $0[30]) = (2, 4, 2, 2, 1) }, "more than announced")
+        // Inside a payload with a header kept.
+        #expect(isRefused { ($0[0], $0[1], $0[15], $0[16], $0[21]) = (1, 0x82, 9, 4, 1) })
+    }
+
+    @Test func `as bytes keep to the limits of lengths`() {
+        for (left, isGood) in [(125, true), (126, false)] {
+            #expect(isRefused { ($0[15], $0[16], $0[21]) = (9, 4, UInt8(left)) } == !isGood)
+        }
+        let max = 64 << 20
+        #expect(Limits.messageBytesRange.upperBound == max)
+        for (bytes, isGood) in [(max, true), (max + 1, false)] {
+            #expect(
+                isRefused {
+                    ($0[15], $0[16], $0[29]) = (2, 4, 2)
+                    set(&$0, 21, bytes)
+                    set(&$0, 30, bytes)
+                } == !isGood)
+            #expect(
+                isRefused {
+                    $0[29] = 1
+                    set(&$0, 30, bytes)
+                } == !isGood)
+        }
+        #expect(isRefused { ($0[15], $0[16], $0[28]) = (9, 4, 255) })
+        #expect(isRefused { ($0[29], $0[37]) = (1, 255) })
+    }
+
+    @Test func `as bytes never make anybody trap`() {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var random = SplitMix64(seed: seed)
+        var taken = 0
+        for round in 0..<10_000 {
+            var bytes = [UInt8](repeating: 0, count: 38)
+            if round.isMultiple(of: 2) { (bytes[15], bytes[16], bytes[21], bytes[29], bytes[30]) = (2, 4, 9, 2, 20) }
+            bytes = Array(mutate(bytes, &random).prefix(38))
+            guard case .success(var reader) = decoded(bytes) else { continue }
+            taken += 1
+            let more = (0..<60).map { _ in UInt8.random(in: 0...255, using: &random) }
+            var offset = 0
+            for _ in 0..<130 {
+                switch reader.next(more.span.bytes, &offset, messageBytesMax: 1024) {
+                case .message, .piece, .control: continue
+                case .needMore, .violation, .tooBig: break
+                }
+                break
+            }
+        }
+        #expect(taken > 100, "seed \(seed)")
     }
 }
