@@ -10,6 +10,8 @@ struct WorkerFixture: ~Copyable {
     /// What of a worker's launch a test may care for.
     struct Options {
         var index = 0
+        /// Of its generation: all their inboxes are its own until it is told others.
+        var workers = 1
         var page = 0
         var awaited = ControlMessage.Awaited(workers: 1, pending: [])
         var standsBy = false
@@ -35,13 +37,12 @@ struct WorkerFixture: ~Copyable {
         try self.init(Options(), try SharedMemory.create(in: file))
     }
 
-    /// - Parameter outboxes: made copies of; nil: its own alone.
-    init(_ options: Options, _ memory: SharedMemory, outboxes: [Int32]? = nil) throws {
+    init(_ options: Options, _ memory: SharedMemory) throws {
         memory.assign(options.page, .current)
         let (control, supervisor) = try MessagePair(bufferBytes: 1 << 20).split()
         let (inbox, inboxSender) = try MessagePair(bufferBytes: options.inboxBytes).split()
         let (listener, nobody) = try StreamPair().split()
-        let copies = (outboxes ?? [inboxSender]).map { fcntl($0, F_DUPFD_CLOEXEC, 3) }
+        let copies = (0..<options.workers).map { _ in fcntl(inboxSender, F_DUPFD_CLOEXEC, 3) }
         worker = try Worker(
             Launched(
                 index: options.index, page: options.page, generation: 1, standsBy: options.standsBy,
@@ -81,6 +82,17 @@ struct WorkerFixture: ~Copyable {
         worker.connections[slot].phase = .open
         worker.startLiveness(slot)
         return (slot, client)
+    }
+
+    /// Lets some seconds pass one by one, for timers alone.
+    mutating func pass(seconds: UInt32) {
+        for _ in 0..<seconds {
+            worker.second += 1
+            var due: [UInt32] = []
+            worker.connectionTimers.turn(to: worker.second, in: &worker.connections, due: &due)
+            for slot in due where worker.connections.isOccupied(slot) { worker.connectionDue(slot) }
+            worker.settle()
+        }
     }
 
     /// Whatever the worker has told its supervisor since the last call.
