@@ -108,7 +108,7 @@ let package = Package(
         .testTarget(
             name: "supervisorTests",
             dependencies: [
-                "supervisor", "Shared",
+                "supervisor", "Shared", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: testSettings),

@@ -40,6 +40,17 @@ import Testing
         }
     }
 
+    @Test func `grows on the same port, keeps what there was, and never shrinks`() throws {
+        var listeners = try Listeners(loopback, count: 1)
+        defer { for descriptor in listeners.descriptors { _ = close(descriptor) } }
+        let first = listeners.descriptors
+        let address = listeners.address
+        try listeners.grow(to: 3)
+        #expect(listeners.descriptors.count == 3 && listeners.descriptors.starts(with: first))
+        try listeners.grow(to: 1)
+        #expect(listeners.descriptors.count == 3 && listeners.address == address)
+    }
+
     @Test func `where another relay listens is refused, though the port could be shared`() throws {
         let listeners = try Listeners(loopback, count: 1)
         defer { for descriptor in listeners.descriptors { _ = close(descriptor) } }

@@ -84,4 +84,31 @@ import Testing
         control = try launch(try self.place())
         #expect(!place.send(.start), "the other end is closed")
     }
+
+    @Test func `goes on in another program with its process and its keys`() throws {
+        let place = try place()
+        defer { place.close() }
+        let control = try launch(place)
+        place.isReady = true
+        place.hostKeys[[1]] = WorkerPlace.HostKey(publicKey: [2], expiry: 3)
+        let state = place.state
+        // The other program has the descriptor to itself.
+        var copied = state
+        copied.control = fcntl(state.control, F_DUPFD_CLOEXEC, 3)
+        let other = WorkerPlace(copied, page: place.page)
+        #expect(other.pid == getpid() && other.isReady && !other.hasMoved && other.restartDue == nil)
+        #expect(other.inboxReceiver == place.inboxReceiver && other.inboxSender == place.inboxSender)
+        #expect(other.launchedAt == now && other.hostKeys[[1]]?.expiry == 3 && other.generation == 1)
+        #expect(other.send(.start))
+        _ = consume control
+    }
+
+    @Test func `without a process is due for one in another program`() throws {
+        let place = try place()
+        defer { place.close() }
+        place.restartDue = 9
+        #expect(WorkerPlace(place.state, page: place.page).restartDue == 9)
+        place.restartDue = nil
+        #expect(WorkerPlace(place.state, page: place.page).restartDue == 1)
+    }
 }

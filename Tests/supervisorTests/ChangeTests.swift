@@ -1,0 +1,67 @@
+import CLinux
+import Glibc
+import Shared
+import Testing
+
+@testable import supervisor
+
+@Suite struct `A change of generations` {
+    private func place(_ index: Int) throws -> WorkerPlace {
+        let file = try SharedMemory.makeFile()
+        let memory = try SharedMemory.create(in: file)
+        return try WorkerPlace(index: index, generation: 2, listeners: [7], pageIndex: index, page: memory.page(index))
+    }
+
+    @Test func `adds up what was moved, and waits for those who have not`() throws {
+        let places = try (0..<3).map { try place($0) }
+        defer { for place in places { place.close() } }
+        var change = Change(
+            kind: .reload, configuration: Configuration(), credentials: nil, successors: [places[2]],
+            leavers: [places[0], places[1]], workersBefore: 5)
+        #expect(change.awaited == .init(workers: 5, pending: [0, 1]))
+        places[0].hasMoved = true
+        #expect(change.awaited == .init(workers: 5, pending: [1]))
+        #expect(places[2].isNew(in: change) && !places[0].isNew(in: change))
+        var part = ControlMessage.Moved()
+        part.add(pause: 5)
+        (part.clients, part.bytes) = (2, 3)
+        change.add(part)
+        part.longestPause = 4
+        change.add(part)
+        #expect(change.moved.rooms == 2 && change.moved.clients == 4 && change.moved.bytes == 6)
+        #expect(change.moved.longestPause == 5)
+    }
+
+    @Test func `gives every listener to exactly one worker, whatever the counts`() {
+        for listeners in 1...8 {
+            let all = Listeners(
+                ListenAddress(host: .any, port: 1), descriptors: (100..<Int32(100 + listeners)).map { $0 })
+            for workers in 1...listeners {
+                let shares = (0..<workers).map { all.share(of: $0, workers: workers) }
+                #expect(shares.flatMap(\.self).sorted() == all.descriptors)
+                #expect(shares.allSatisfy { !$0.isEmpty })
+            }
+        }
+    }
+
+    @Test func `throws an inbox away with every descriptor in it, and counts the connections`() throws {
+        let place = try place(0)
+        defer { place.close() }
+        var fars: [Int32] = []
+        for count in [1, 2, 0, 1] {
+            let pairs = try (0..<count).map { _ in try MessagePair(bufferBytes: 4096).split() }
+            let nears = pairs.map(\.near)
+            let bytes: [UInt8] = [1, 2, 3]
+            #expect(clinux_send_message(place.inboxSender, bytes, 3, nears, count) == 0)
+            for near in nears { _ = close(near) }
+            fars += pairs.map(\.far)
+        }
+        #expect(place.discardInbox() == 3)
+        var byte: UInt8 = 0
+        for far in fars {
+            #expect(read(far, &byte, 1) == 0)
+            _ = close(far)
+        }
+        #expect(place.discardInbox() == 0)
+    }
+}
