@@ -234,6 +234,28 @@ import Testing
         }
     }
 
+    @Test func `goes on over a reload, and its counters with it`() async throws {
+        try await Relay.runAdmin(workers: 2) { relay, admin in
+            let session = Session()
+            let host = try await relay.join(session.host())
+            let guest = try await relay.join(session.guest())
+            host.send("before")
+            _ = try await guest.data(1)
+            let before = try await admin.metrics().monotonic
+            relay.process.signal(SIGHUP)
+            try await eventually("the new generation") {
+                let health = try await admin.health()
+                return health.generation == 2 && health.status == "ok" && health.workers.count == 2
+                    && health.workers.allSatisfy { $0.generation == 2 }
+            }
+            let metrics = try await admin.metrics()
+            for (name, value) in before { #expect(try #require(metrics.monotonic[name]) >= value, "\(name)") }
+            #expect(metrics["relay_generation"] == 2 && metrics["relay_clients"] == 2 && metrics["relay_rooms"] == 1)
+            #expect(metrics[#"relay_rooms_moved_total{side="in"}"#] == 1)
+            #expect(host.isOpen && guest.isOpen)
+        }
+    }
+
     @Test func `must find its port free`() async throws {
         try await Relay.run(workers: 1) { relay in
             let second = try await run(
@@ -247,6 +269,16 @@ import Testing
 }
 
 @Suite struct `The admin socket` {
+    @Test func `is there again after an upgrade`() async throws {
+        try await Relay.run(workers: 1) { relay in
+            #expect(try await ask(relay, "/readyz") == "ready\n200")
+            relay.process.signal(SIGUSR2)
+            try await eventually("the end of the upgrade") { relay.process.errors.contains(" upgraded ") }
+            let health = try await run(try program("relay"), ["health", "--pid", "\(relay.process.pid)"])
+            #expect(health.end == .status(0) && health.output.contains(": ok, 1 of 1 worker serving"))
+        }
+    }
+
     private func ask(_ relay: Relay, _ path: String, as user: String? = nil) async throws -> String {
         let curl = ["curl", "-sS", "--max-time", "20", "-w", "%{http_code}"]
         let ask = ["--abstract-unix-socket", "relay-admin-\(relay.process.pid)", "http://relay\(path)"]

@@ -98,9 +98,9 @@ extension Metrics {
                 "by_peer": .closedByPeer, "peer_gone": .closedPeerGone, "protocol_error": .closedProtocolError,
                 "invalid_text": .closedInvalidText, "message_too_big": .closedMessageTooBig, "slow": .closedSlow,
                 "memory": .closedMemory, "idle_room": .closedIdleRoom, "timeout": .closedTimeout,
-                "request_timeout": .closedRequestTimeout, "shutdown": .closedShutdown,
+                "request_timeout": .closedRequestTimeout, "shutdown": .closedShutdown, "restart": .closedRestart,
                 "socket_error": .closedSocketError, "flush_timeout": .closedFlushTimeout,
-                "tls_violation": .closedTLSViolation, "tls_alert": .closedTLSAlert, "restart": .closedRestart,
+                "tls_violation": .closedTLSViolation, "tls_alert": .closedTLSAlert,
             ]),
 
         // Rooms

@@ -8,6 +8,7 @@ import Testing
 struct AdminHealth: Decodable {
     struct Worker: Decodable {
         var index: Int
+        var generation: Int
         var pid: Int32?
         var state: String
         var restarts: Int

@@ -57,7 +57,10 @@ import Testing
         let page = try PrometheusText(Metrics.text(.example()))
         let labels = Set(page.samples.keys.flatMap { $0.matches(of: #/([a-z_]+)="/#).map { String($0.1) } })
         #expect(
-            labels == ["class", "direction", "event", "kind", "le", "reason", "result", "resumed", "state", "status", "version", "worker"])
+            labels == [
+                "class", "direction", "event", "kind", "le", "reason", "result", "resumed", "state", "status", "version",
+                "worker",
+            ])
     }
 
     @Test func `escapes what would end a line or a label`() {
