@@ -25,6 +25,7 @@
 //      2048 ...         histograms, 256 bytes each in the order of `Histogram`: buckets and then the sum, nanoseconds, 8 bytes each;
 //                       they outlive the process as well
 //     4096 * (1 + p)    behind the p pages: per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
+//     behind it         connections per address, where they are limited: AddressTable.swift
 //
 // Who writes: a worker its own page; the supervisor the pages of dead workers, the phase, and the quotas on behalf of the
 // dead; any worker the quotas and the limiter, by compare-and-swap. A counter has one writer at a time, so it is
@@ -81,7 +82,7 @@ package struct SharedMemory: @unchecked Sendable {
 
     private static let limiterOffset = pageBytes * (1 + Limits.workerPages)
     /// Pages that are never touched cost nothing.
-    private static let byteCount = limiterOffset + limiterSlots * 16
+    static let byteCount = limiterOffset + limiterSlots * 16
 
     /// The file behind the memory, which workers are given to map.
     package static func makeFile() throws(SystemError) -> Descriptor {
@@ -235,7 +236,7 @@ package struct SharedMemory: @unchecked Sendable {
     }
 
     /// The finalizer of SplitMix64: spreads keys that an attacker can choose but, without the seed, not aim.
-    private static func mix(_ value: UInt64) -> UInt64 {
+    static func mix(_ value: UInt64) -> UInt64 {
         var mixed = value &+ 0x9E37_79B9_7F4A_7C15
         mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
         mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB

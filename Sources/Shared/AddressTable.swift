@@ -1,0 +1,193 @@
+// How many connections each address has over all workers (RELAY_MAX_CONNECTIONS_PER_IP): an open-addressing table behind the
+// rest of the shared memory, in the same file, made only where the limit is on.
+//
+// Byte map, from `SharedMemory.byteCount` on (all words little-endian 64-bit atomics):
+//
+//     0                 count of entries, a power of two
+//     8                 seed of the hash, drawn at creation
+//     4096 ...          entries, 8 bytes each: fingerprint in the low 42 bits, count above it; 0 is a free one
+//     behind them       ledgers, one for each page of a worker, `AddressLedger.byteCount` bytes each (AddressLedger.swift)
+//
+// An entry is one word, so that a key is claimed with its first connection and freed with its last by the same
+// compare-and-swap that counts: there is no state between, and nothing that a dead process could leave half done. The
+// hash is a bijection of key and seed: its high bits say where a search begins, its low ones are the fingerprint. A search
+// looks at the `probes` entries from there on and never stops at a free one, because entries come and go.
+//
+// Exact: two workers that claim entries for one key at the same moment may end with two. So whoever has counted itself looks
+// again and takes all entries of its key together; over the maximum, it uncounts itself. Let more connections than the
+// maximum be admitted at some moment, and of these the one that counted itself last: when it looked again, all others were
+// counted, each in an entry that it does not leave while it lives, because a connection remembers where it is counted (its
+// `AddressToken`). So it has seen them all, and was not admitted. (All of this is sequentially consistent.) One that
+// uncounted itself beside another entry tries again, for the other may do the same; so as many are admitted as may be.
+//
+// Two addresses are taken for one if their fingerprints are equal and their places near: of a million addresses at a time that
+// is one pair in half a million relays.
+
+import Glibc
+import Synchronization
+
+/// Where a connection is counted: a place in the table, and the fingerprint that stands there.
+package struct AddressToken: Equatable, Sendable {
+    /// The fingerprint in the low 42 bits, the place above; 0: counted nowhere.
+    package let bits: UInt64
+
+    package static let none = AddressToken(bits: 0)
+    fileprivate static let placeShift: UInt64 = 42
+
+    /// Whatever another process says: `AddressTable.give` takes nothing on trust.
+    package init(bits: UInt64) {
+        self.bits = bits
+    }
+
+    fileprivate init(place: Int, fingerprint: UInt64) {
+        bits = UInt64(place) << Self.placeShift | fingerprint
+    }
+
+    fileprivate var place: Int { Int(bits >> Self.placeShift) }
+    fileprivate var fingerprint: UInt64 { bits & AddressTable.fingerprintMask }
+}
+
+/// The table. A copy of this value is another reference to the same mapping, which lasts as long as the process.
+@safe
+package struct AddressTable: @unchecked Sendable {
+    private let entries: UnsafeMutablePointer<Atomic<UInt64>>
+    private let mask: Int
+    private let seed: UInt64
+
+    fileprivate static let fingerprintMask: UInt64 = 1 << AddressToken.placeShift - 1
+    private static let one: UInt64 = 1 << AddressToken.placeShift
+    /// Entries that a search looks at. At a quarter full, as the table can be at most, so many in a row are taken with a
+    /// probability of less than 10^-16; then a connection is refused, because it could not be counted.
+    static let probes = 64
+    /// Entries for each connection that the relay may have.
+    private static let entriesPerConnection = 4
+    /// Attempts of one connection to be counted. A second one takes another worker that claims an entry for the same address
+    /// within the same microsecond.
+    private static let attemptsMax = 64
+    private static let headerBytes = 4096
+
+    /// Behind `SharedMemory`: makes the file longer and draws the seed.
+    ///
+    /// - Parameter connectionsMax: over the whole relay.
+    package static func create(in file: borrowing Descriptor, connectionsMax: Int) throws(SystemError) -> AddressTable {
+        var count = headerBytes / 8
+        while count < entriesPerConnection * connectionsMax { count *= 2 }
+        // Pages that are never touched cost nothing.
+        guard ftruncate(file.number, off_t(ledgerOffset(entries: count, page: Limits.workerPages))) == 0 else {
+            throw SystemError("ftruncate")
+        }
+        var random = SystemRandomNumberGenerator()
+        let header = [UInt64(count), random.next() as UInt64]
+        let written = unsafe header.withUnsafeBytes { bytes in
+            unsafe pwrite(file.number, bytes.baseAddress, bytes.count, off_t(SharedMemory.byteCount))
+        }
+        guard written == 16 else { throw SystemError("pwrite") }
+        return try map(file)
+    }
+
+    /// Maps a table that `create` made.
+    package static func map(_ file: borrowing Descriptor) throws(SystemError) -> AddressTable {
+        var header: [UInt64] = [0, 0]
+        let read = unsafe header.withUnsafeMutableBytes { bytes in
+            unsafe pread(file.number, bytes.baseAddress, bytes.count, off_t(SharedMemory.byteCount))
+        }
+        // As many entries as a place of a token can name.
+        guard read == 16, let count = Int(exactly: header[0]), count.nonzeroBitCount == 1,
+            (probes...(1 << (64 - Int(AddressToken.placeShift)))).contains(count)
+        else { throw SystemError("mmap", EINVAL) }
+        var status = stat()
+        guard unsafe fstat(file.number, &status) == 0 else { throw SystemError("fstat") }
+        guard status.st_size >= ledgerOffset(entries: count, page: Limits.workerPages) else {
+            throw SystemError("mmap", EINVAL)
+        }
+        let offset = off_t(SharedMemory.byteCount + headerBytes)
+        let mapping = unsafe mmap(nil, count * 8, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, offset)
+        guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else { throw SystemError("mmap") }
+        return unsafe AddressTable(
+            entries: mapping.bindMemory(to: Atomic<UInt64>.self, capacity: count), mask: count - 1, seed: header[1])
+    }
+
+    private init(entries: UnsafeMutablePointer<Atomic<UInt64>>, mask: Int, seed: UInt64) {
+        unsafe self.entries = unsafe entries
+        self.mask = mask
+        self.seed = seed
+    }
+
+    /// Where a page's ledger begins in the file.
+    static func ledgerOffset(entries: Int, page: Int) -> Int {
+        SharedMemory.byteCount + headerBytes + 8 * entries + page * AddressLedger.byteCount
+    }
+
+    func ledgerOffset(page: Int) -> Int { Self.ledgerOffset(entries: mask + 1, page: page) }
+
+    /// Connections that are counted, over all addresses: for tests, because it looks at every entry.
+    package var count: Int {
+        (0...mask).reduce(0) { $0 + Int(load($1) >> AddressToken.placeShift) }
+    }
+
+    // MARK: - Counting
+
+    /// Counts one more connection of the address with this key, if it has fewer than `max`.
+    ///
+    /// - Parameter intent: written down before the count changes, so that it can be given back if this process dies.
+    /// - Returns: where it is counted; `none` if it is not.
+    func take(key: UInt64, max: Int, intent: (AddressToken) -> Void) -> AddressToken {
+        let hash = SharedMemory.mix(key ^ seed)
+        let start = Int(hash >> (64 - UInt64(mask.nonzeroBitCount)))
+        // Not 0, so that no token is.
+        let fingerprint = Swift.max(1, hash & Self.fingerprintMask)
+        for _ in 0..<Self.attemptsMax {
+            let before = search(start, fingerprint)
+            guard before.count < max, let place = before.place else { return .none }
+            let token = AddressToken(place: place, fingerprint: fingerprint)
+            intent(token)
+            let counted = before.word == 0 ? Self.one | fingerprint : before.word + Self.one
+            guard exchange(place, before.word, counted) else { continue }
+            if search(start, fingerprint).count <= max { return token }
+            give(token)
+        }
+        return .none
+    }
+
+    /// Counts one connection less. Of a token that is no longer true, because a crash at the wrong instruction has already
+    /// given it back, nothing happens: a count may be one too few for a while, never one that stays.
+    func give(_ token: AddressToken) {
+        let place = token.place
+        guard token != .none, place <= mask else { return }
+        while true {
+            let word = load(place)
+            guard word != 0, word & Self.fingerprintMask == token.fingerprint else { return }
+            let less = word - Self.one
+            if exchange(place, word, less < Self.one ? 0 : less) { return }
+        }
+    }
+
+    /// All entries of a key together, and the one to count in: its first, else the first free one.
+    private func search(_ start: Int, _ fingerprint: UInt64) -> (count: Int, place: Int?, word: UInt64) {
+        var count = 0
+        var found: (place: Int, word: UInt64)?
+        var free: Int?
+        for probe in 0..<Self.probes {
+            let place = (start + probe) & mask
+            let word = load(place)
+            if word == 0 {
+                if free == nil { free = place }
+            } else if word & Self.fingerprintMask == fingerprint {
+                count += Int(word >> AddressToken.placeShift)
+                if found == nil { found = (place, word) }
+            }
+        }
+        return (count, found?.place ?? free, found?.word ?? 0)
+    }
+
+    /// `place` is masked or checked by every caller, so it lies in the mapping.
+    private func load(_ place: Int) -> UInt64 {
+        unsafe entries[place].load(ordering: .sequentiallyConsistent)
+    }
+
+    private func exchange(_ place: Int, _ expected: UInt64, _ desired: UInt64) -> Bool {
+        unsafe entries[place].compareExchange(
+            expected: expected, desired: desired, ordering: .sequentiallyConsistent
+        ).exchanged
+    }
+}
