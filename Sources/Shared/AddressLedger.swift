@@ -29,11 +29,9 @@ package struct AddressLedger: ~Copyable {
     private static let headerWords = 2
 
     /// Maps the ledger of a page.
-    package init(_ table: AddressTable, page: Int, in file: borrowing Descriptor) throws(SystemError) {
-        try self.init(table, page: page, file: file.number)
-    }
-
-    private init(_ table: AddressTable, page: Int, file: Int32) throws(SystemError) {
+    ///
+    /// - Parameter file: the shared memory's.
+    package init(_ table: AddressTable, page: Int, file: Int32) throws(SystemError) {
         precondition(page >= 0 && page < Limits.workerPages, "no such page")
         let offset = off_t(table.ledgerOffset(page: page))
         let mapping = unsafe mmap(nil, Self.byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, file, offset)

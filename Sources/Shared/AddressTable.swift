@@ -1,5 +1,5 @@
 // How many connections each address has over all workers (RELAY_MAX_CONNECTIONS_PER_IP): an open-addressing table behind the
-// rest of the shared memory, in the same file, made only where the limit is on.
+// rest of the shared memory, in the same file, made when the limit is first on.
 //
 // Byte map, from `SharedMemory.byteCount` on (all words little-endian 64-bit atomics):
 //
@@ -39,6 +39,14 @@ package struct AddressToken: Equatable, Sendable {
         self.bits = bits
     }
 
+    /// Of a connection in a message between workers: each kind of message that brings one has it in bytes 8 to 15.
+    package init(inMessage bytes: RawSpan) {
+        // There are as many bytes, and each bit pattern is a number.
+        bits =
+            bytes.byteCount < 16
+            ? 0 : UInt64(littleEndian: unsafe bytes.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt64.self))
+    }
+
     fileprivate init(place: Int, fingerprint: UInt64) {
         bits = UInt64(place) << Self.placeShift | fingerprint
     }
@@ -68,40 +76,41 @@ package struct AddressTable: @unchecked Sendable {
 
     /// Behind `SharedMemory`: makes the file longer and draws the seed.
     ///
-    /// - Parameter connectionsMax: over the whole relay.
-    package static func create(in file: borrowing Descriptor, connectionsMax: Int) throws(SystemError) -> AddressTable {
+    /// - Parameter connectionsMax: over the whole relay, whatever a reload may set.
+    package static func create(in file: Int32, connectionsMax: Int) throws(SystemError) -> AddressTable {
         var count = headerBytes / 8
         while count < entriesPerConnection * connectionsMax { count *= 2 }
         // Pages that are never touched cost nothing.
-        guard ftruncate(file.number, off_t(ledgerOffset(entries: count, page: Limits.workerPages))) == 0 else {
+        guard ftruncate(file, off_t(ledgerOffset(entries: count, page: Limits.workerPages))) == 0 else {
             throw SystemError("ftruncate")
         }
         var random = SystemRandomNumberGenerator()
         let header = [UInt64(count), random.next() as UInt64]
         let written = unsafe header.withUnsafeBytes { bytes in
-            unsafe pwrite(file.number, bytes.baseAddress, bytes.count, off_t(SharedMemory.byteCount))
+            unsafe pwrite(file, bytes.baseAddress, bytes.count, off_t(SharedMemory.byteCount))
         }
-        guard written == 16 else { throw SystemError("pwrite") }
-        return try map(file)
+        guard written == 16, let table = try map(file) else { throw SystemError("pwrite") }
+        return table
     }
 
-    /// Maps a table that `create` made.
-    package static func map(_ file: borrowing Descriptor) throws(SystemError) -> AddressTable {
+    /// Maps a table that `create` made; nil if the file has none.
+    package static func map(_ file: Int32) throws(SystemError) -> AddressTable? {
         var header: [UInt64] = [0, 0]
         let read = unsafe header.withUnsafeMutableBytes { bytes in
-            unsafe pread(file.number, bytes.baseAddress, bytes.count, off_t(SharedMemory.byteCount))
+            unsafe pread(file, bytes.baseAddress, bytes.count, off_t(SharedMemory.byteCount))
         }
+        if read == 0 { return nil }
         // As many entries as a place of a token can name.
         guard read == 16, let count = Int(exactly: header[0]), count.nonzeroBitCount == 1,
             (probes...(1 << (64 - Int(AddressToken.placeShift)))).contains(count)
         else { throw SystemError("mmap", EINVAL) }
         var status = stat()
-        guard unsafe fstat(file.number, &status) == 0 else { throw SystemError("fstat") }
+        guard unsafe fstat(file, &status) == 0 else { throw SystemError("fstat") }
         guard status.st_size >= ledgerOffset(entries: count, page: Limits.workerPages) else {
             throw SystemError("mmap", EINVAL)
         }
         let offset = off_t(SharedMemory.byteCount + headerBytes)
-        let mapping = unsafe mmap(nil, count * 8, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, offset)
+        let mapping = unsafe mmap(nil, count * 8, PROT_READ | PROT_WRITE, MAP_SHARED, file, offset)
         guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else { throw SystemError("mmap") }
         return unsafe AddressTable(
             entries: mapping.bindMemory(to: Atomic<UInt64>.self, capacity: count), mask: count - 1, seed: header[1])
@@ -151,7 +160,7 @@ package struct AddressTable: @unchecked Sendable {
 
     /// Counts one connection less. Of a token that is no longer true, because a crash at the wrong instruction has already
     /// given it back, nothing happens: a count may be one too few for a while, never one that stays.
-    func give(_ token: AddressToken) {
+    package func give(_ token: AddressToken) {
         let place = token.place
         guard token != .none, place <= mask else { return }
         while true {

@@ -41,6 +41,8 @@ package struct Configuration: Sendable, Equatable {
     package var backlogBytesMax = 8 << 20
     /// RELAY_MAX_CONNECTIONS: over the whole relay.
     package var connectionsMax = Limits.connectionsRange.upperBound
+    /// RELAY_MAX_CONNECTIONS_PER_IP; 0 is off.
+    package var connectionsPerAddressMax = 0
     /// RELAY_SHUTDOWN_GRACE.
     package var shutdownGraceSeconds = 10
     /// RELAY_LOG_LEVEL.
@@ -78,6 +80,7 @@ package struct Configuration: Sendable, Equatable {
             "RELAY_TRUSTED_PROXIES=\(trustedProxies.map(\.description).joined(separator: ","))",
             "RELAY_MAX_BACKLOG=\(backlogBytesMax)",
             "RELAY_MAX_CONNECTIONS=\(connectionsMax)",
+            "RELAY_MAX_CONNECTIONS_PER_IP=\(connectionsPerAddressMax)",
             "RELAY_SHUTDOWN_GRACE=\(shutdownGraceSeconds)",
             "RELAY_LOG_LEVEL=\(logLevel.rawValue)",
             "RELAY_LOG_FORMAT=\(logFormat.rawValue)",
@@ -108,7 +111,7 @@ extension Configuration {
             range.first.encode(into: &writer)
             writer.write(UInt8(range.prefixBits))
         }
-        for number in [backlogBytesMax, connectionsMax, shutdownGraceSeconds] {
+        for number in [backlogBytesMax, connectionsMax, connectionsPerAddressMax, shutdownGraceSeconds] {
             writer.write(UInt64(number))
         }
         writer.write(UInt8(LogLevel.allCases.firstIndex(of: logLevel) ?? 0))
@@ -133,6 +136,8 @@ extension Configuration {
         trustedProxies = try Self.readRanges(&reader)
         backlogBytesMax = try Self.read(&reader, Limits.backlogBytesRange, "backlog bytes")
         connectionsMax = try Self.read(&reader, Limits.connectionsRange, "connections")
+        connectionsPerAddressMax = try Self.read(
+            &reader, Limits.connectionsPerAddressRange, "connections per address")
         shutdownGraceSeconds = try Self.read(&reader, Limits.shutdownGraceSecondsRange, "shutdown grace seconds")
         logLevel = try Self.readCase(&reader, "log level")
         logFormat = try Self.readCase(&reader, "log format")

@@ -21,11 +21,10 @@ extension Configuration {
         case trustedProxies = "RELAY_TRUSTED_PROXIES"
         case backlogBytesMax = "RELAY_MAX_BACKLOG"
         case connectionsMax = "RELAY_MAX_CONNECTIONS"
+        case connectionsPerAddressMax = "RELAY_MAX_CONNECTIONS_PER_IP"
         case shutdownGraceSeconds = "RELAY_SHUTDOWN_GRACE"
         case logLevel = "RELAY_LOG_LEVEL"
         case logFormat = "RELAY_LOG_FORMAT"
-        // Not in this version.
-        case connectionsPerAddressMax = "RELAY_MAX_CONNECTIONS_PER_IP"
     }
 
     /// Why a variable's value can't be used.
@@ -83,6 +82,8 @@ private struct ConfigurationReader {
         let backlogFits = readNumber(.backlogBytesMax, Limits.backlogBytesRange, &configuration.backlogBytesMax)
         if messageBytesFit && backlogFits { compareBacklog(configuration) }
         readConnections(&configuration.connectionsMax, workers: configuration.workers)
+        readNumber(
+            .connectionsPerAddressMax, Limits.connectionsPerAddressRange, &configuration.connectionsPerAddressMax)
         readNumber(.shutdownGraceSeconds, Limits.shutdownGraceSecondsRange, &configuration.shutdownGraceSeconds)
         readCase(.logLevel, &configuration.logLevel)
         readCase(.logFormat, &configuration.logFormat)
@@ -245,9 +246,6 @@ private struct ConfigurationReader {
     // MARK: - Names
 
     private mutating func warnAboutNames() {
-        for variable in [Variable.connectionsPerAddressMax] where value(of: variable) != nil {
-            warnings.append("\(variable.rawValue) is not available in this version yet: it has no effect")
-        }
         for name in environment.keys.sorted() where name.hasPrefix("RELAY_") && Variable(rawValue: name) == nil {
             let nearest = Self.nearest(to: name).map { ": did you mean \($0)?" } ?? ": it has no effect"
             warnings.append("unknown variable \(LogText.quoted(name, bytesMax: Limits.quotedValueBytesMax))\(nearest)")

@@ -114,4 +114,8 @@ package enum Counter: Int, CaseIterable, Sendable {
     case dataBytesReceived
     case voiceBytesDelivered
     case dataBytesDelivered
+
+    // Connections of one address, at the accept and at the join
+    case connectionRefusedAddress
+    case joinAddressFull
 }

@@ -309,6 +309,8 @@ package enum Limits {
     /// RELAY_MAX_CONNECTIONS, and what `auto` comes to where the descriptor limit is higher: some container engines
     /// set it to a billion, which would be no limit at all.
     package static let connectionsRange = 1...1_000_000
+    /// RELAY_MAX_CONNECTIONS_PER_IP; 0 is off.
+    package static let connectionsPerAddressRange = 0...connectionsRange.upperBound
     /// RELAY_SHUTDOWN_GRACE, seconds; 0 closes at once.
     package static let shutdownGraceSecondsRange = 0...3600
     /// Ranges in RELAY_TRUSTED_PROXIES: each join is compared with all of them.
@@ -383,6 +385,12 @@ package enum Limits {
                     <= descriptorsReserved,
                 "the supervisor's own descriptors and those of the admin listeners fit what is reserved"
             ),
+            (
+                AddressLedger.recordsMax
+                    >= connectionsRange.upperBound + handoversWaitingMax + eventsPerTurnMax + acceptsPerTurnMax
+                    + handoffsPerTurnMax,
+                "a ledger has a record for each connection that a worker can have"
+            ),
             (pingSeconds < pongSeconds, "a second ping is sent before the first is given up"),
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
             (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),
@@ -404,6 +412,7 @@ package enum Limits {
         precondition(backlogBytesRange.contains(configuration.backlogBytesMax))
         precondition(configuration.backlogBytesMax >= configuration.messageBytesMax + frameHeaderBytesMax)
         precondition(connectionsRange.contains(configuration.connectionsMax))
+        precondition(connectionsPerAddressRange.contains(configuration.connectionsPerAddressMax))
         precondition(shutdownGraceSecondsRange.contains(configuration.shutdownGraceSeconds))
         precondition(configuration.trustedProxies.count <= trustedProxiesMax)
     }

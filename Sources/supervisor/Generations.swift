@@ -128,6 +128,11 @@ extension Supervisor {
             next = try readChanges()
             nextCredentials = try readCredentials(next)
         }
+        if next.connectionsPerAddressMax > 0 && addresses == nil {
+            do throws(SystemError) { addresses = try Self.makeAddressTable(in: memoryFile) } catch {
+                throw ChangeError(description: "RELAY_MAX_CONNECTIONS_PER_IP: \(error)")
+            }
+        }
         let leaving: [WorkerPlace]
         if case .recycle(let index) = kind {
             guard places.indices.contains(index) else {
@@ -409,7 +414,9 @@ extension Supervisor {
         place.hasMoved = true
         leavers.remove(at: leaver)
         memory.assign(place.pageIndex, .none)
-        memory.connections.give(place.discardInbox())
+        let lost = place.discardInbox()
+        memory.connections.give(UInt64(lost.count))
+        for token in lost { addresses?.give(token) }
         place.close()
         return true
     }

@@ -34,6 +34,8 @@ final class Supervisor {
     private var ticketsRotatedAt = Clock.monotonicNanoseconds()
     let memory: SharedMemory
     let memoryFile: Int32
+    /// Made when RELAY_MAX_CONNECTIONS_PER_IP is first on.
+    var addresses: AddressTable?
     var listeners: Listeners
     let admin: AdminServer
     /// Counts reloads and upgrades.
@@ -106,6 +108,7 @@ final class Supervisor {
             signals = try Self.watchSignals()
             let file = try SharedMemory.makeFile()
             memory = try SharedMemory.create(in: file)
+            if configuration.connectionsPerAddressMax > 0 { addresses = try Self.makeAddressTable(in: file.number) }
             memoryFile = file.release()
             if configuration.tls == nil {
                 (tickets, ticketFile) = (nil, nil)
@@ -148,6 +151,7 @@ final class Supervisor {
             signals = try Self.watchSignals()
             let file = Descriptor(owning: estate.memory)
             memory = try SharedMemory.map(file)
+            addresses = try AddressTable.map(file.number)
             memoryFile = file.release()
             if let number = estate.ticketFile {
                 let ring = Descriptor(owning: number)
@@ -440,6 +444,7 @@ final class Supervisor {
         ]
         memory.rooms.give(rooms)
         memory.connections.give(connections)
+        reclaimAddresses(place)
         place.ended(now: now)
         if drainDeadline != nil {
             logger.debug("worker stopped", metadata: metadata)
@@ -463,6 +468,23 @@ final class Supervisor {
             "worker died",
             metadata: metadata.merging(
                 ["restart_in": "\(pause / 1_000_000)ms"], uniquingKeysWith: { first, _ in first }))
+    }
+
+    /// Large enough for whatever RELAY_MAX_CONNECTIONS a reload may bring: it can't grow.
+    static func makeAddressTable(in file: Int32) throws(SystemError) -> AddressTable {
+        try AddressTable.create(in: file, connectionsMax: max(1, Machine.current().connectionsMax(workers: 1)))
+    }
+
+    /// Gives back what the dead worker's connections were counted with.
+    private func reclaimAddresses(_ place: WorkerPlace) {
+        guard let addresses else { return }
+        do throws(SystemError) {
+            try AddressLedger.reclaim(addresses, page: place.pageIndex, file: memoryFile)
+        } catch {
+            logger.error(
+                "connections of a dead worker stay counted",
+                metadata: ["worker": "\(place.index)", "reason": "\(error)"])
+        }
     }
 
     /// Kills a worker whose loop has stopped turning; its end is then handled like any other.

@@ -116,11 +116,11 @@ final class WorkerPlace {
 
     /// Throws away what waits in the inbox, and closes the clients' sockets with it.
     ///
-    /// - Returns: how many connections they were.
-    func discardInbox() -> UInt64 {
+    /// - Returns: of each connection where its address is counted.
+    func discardInbox() -> [AddressToken] {
         var bytes = [UInt8](repeating: 0, count: Limits.receiveBufferBytes)
         var descriptors: [Int32] = [-1, -1]
-        var connections: UInt64 = 0
+        var connections: [AddressToken] = []
         defer { bytes.wipe() }
         while true {
             var count = 0
@@ -133,7 +133,8 @@ final class WorkerPlace {
             }
             if received <= 0 { return connections }
             for descriptor in descriptors.prefix(count) { _ = Glibc.close(descriptor) }
-            if count > 0 { connections += 1 }
+            guard count > 0 else { continue }
+            connections.append(AddressToken(inMessage: unsafe bytes.span.extracting(0..<received).bytes))
         }
     }
 

@@ -12,12 +12,17 @@ private struct Fixture: ~Copyable {
     init(connectionsMax: Int = 100) throws {
         let file = try SharedMemory.makeFile()
         _ = try SharedMemory.create(in: file)
-        table = try AddressTable.create(in: file, connectionsMax: connectionsMax)
+        table = try AddressTable.create(in: file.number, connectionsMax: connectionsMax)
         self.file = file
     }
 
+    func mapped() throws -> AddressTable {
+        let table = try AddressTable.map(file.number)
+        return try #require(table)
+    }
+
     func ledger(_ page: Int) throws -> AddressLedger {
-        try AddressLedger(try AddressTable.map(file), page: page, in: file)
+        try AddressLedger(try mapped(), page: page, file: file.number)
     }
 
     func reclaim(_ page: Int) throws {
@@ -95,18 +100,19 @@ extension AddressToken {
     @Test func `is mapped only where one was made`() throws {
         let plain = try SharedMemory.makeFile()
         _ = try SharedMemory.create(in: plain)
-        #expect(throws: SystemError.self) { _ = try AddressTable.map(plain) }
+        let none = try AddressTable.map(plain.number)
+        #expect(none == nil)
         let fixture = try Fixture()
         for wrong in [0, 1, 32, 500, 1 << 23, .max] as [UInt64] {
             fixture.setWord(0, wrong)
-            #expect(throws: SystemError.self) { _ = try AddressTable.map(fixture.file) }
+            #expect(throws: SystemError.self) { _ = try AddressTable.map(fixture.file.number) }
         }
         fixture.setWord(0, 512)
-        _ = try AddressTable.map(fixture.file)
+        _ = try AddressTable.map(fixture.file.number)
         ftruncate(fixture.file.number, fixture.status.st_size - 1)
-        #expect(throws: SystemError.self) { _ = try AddressTable.map(fixture.file) }
+        #expect(throws: SystemError.self) { _ = try AddressTable.map(fixture.file.number) }
         let file = Descriptor(owning: open("/dev/null", O_RDONLY | O_CLOEXEC))
-        #expect(throws: SystemError.self) { _ = try AddressTable.create(in: file, connectionsMax: 1) }
+        #expect(throws: SystemError.self) { _ = try AddressTable.create(in: file.number, connectionsMax: 1) }
     }
 
     @Test func `counts each address by itself, up to the maximum, in every worker`() throws {
@@ -243,7 +249,7 @@ extension AddressToken {
         let barrier = Barrier(threads)
         let admitted = Atomic(0)
         let wrong = Atomic(0)
-        let tables = try (0..<threads).map { _ in try AddressTable.map(fixture.file) }
+        let tables = try (0..<threads).map { _ in try fixture.mapped() }
         inParallel(threads) { thread in
             let table = tables[thread]
             var random = SplitMix64(seed: seed &+ UInt64(thread))
@@ -277,7 +283,7 @@ extension AddressToken {
         let seed = UInt64.random(in: 0...UInt64.max)
         let fixture = try Fixture()
         fixture.crowd()
-        let tables = try (0..<4).map { _ in try AddressTable.map(fixture.file) }
+        let tables = try (0..<4).map { _ in try fixture.mapped() }
         // Counted here as well: from behind the admission to before the end.
         let living = (0..<40).map { _ in Living() }
         let above = Atomic(0)

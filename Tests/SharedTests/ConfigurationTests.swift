@@ -36,6 +36,8 @@ private let numbers: [NumberCase] = [
         name: "RELAY_MAX_BACKLOG", path: \.backlogBytesMax, standard: 8_388_608, range: 1034...1_073_741_824,
         beside: ["RELAY_MAX_MESSAGE_SIZE": "1024"]),
     NumberCase(name: "RELAY_MAX_CONNECTIONS", path: \.connectionsMax, standard: 1_000_000, range: 1...1_000_000),
+    NumberCase(
+        name: "RELAY_MAX_CONNECTIONS_PER_IP", path: \.connectionsPerAddressMax, standard: 0, range: 0...1_000_000),
     NumberCase(name: "RELAY_SHUTDOWN_GRACE", path: \.shutdownGraceSeconds, standard: 10, range: 0...3600),
 ]
 
@@ -201,17 +203,15 @@ private let numbers: [NumberCase] = [
         #expect(outcome.configuration == nil)
         #expect(
             Set(outcome.problems.map(\.variable))
-                == Set(Configuration.Variable.allCases.map(\.rawValue)).subtracting(
-                    ["RELAY_MAX_CONNECTIONS_PER_IP"]))
-        #expect(outcome.problems.count == 16)
-        #expect(outcome.warnings.count == 1)
+                == Set(Configuration.Variable.allCases.map(\.rawValue)))
+        #expect(outcome.problems.count == 17)
+        #expect(outcome.warnings.isEmpty)
         for problem in outcome.problems { #expect(!problem.description.contains("\n")) }
     }
 
     @Test func `quotes little of a long value and refuses one that is too long`() throws {
         let long = String(repeating: "1", count: Limits.environmentValueBytesMax + 1)
-        for variable in Configuration.Variable.allCases
-        where variable != .connectionsPerAddressMax {
+        for variable in Configuration.Variable.allCases {
             let problems = read([variable.rawValue: long]).problems
             #expect(Set(problems.map(\.variable)) == [variable.rawValue])
             #expect(try #require(problems.first).description.utf8.count < 400)
@@ -245,13 +245,6 @@ private let numbers: [NumberCase] = [
             let path = String(repeating: "p", count: bytes)
             #expect((read(["RELAY_TLS_CERT": path, "RELAY_TLS_KEY": path]).configuration != nil) == isGood)
         }
-    }
-
-    @Test(arguments: ["RELAY_MAX_CONNECTIONS_PER_IP"])
-    func `warns about what is not there yet`(name: String) {
-        let outcome = read([name: "1"])
-        #expect(outcome.configuration != nil)
-        #expect(outcome.warnings == ["\(name) is not available in this version yet: it has no effect"])
     }
 
     @Test(
@@ -289,7 +282,7 @@ private let numbers: [NumberCase] = [
             let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             environment[String(parts[0])] = String(parts[1])
         }
-        #expect(environment.count == 16)
+        #expect(environment.count == 17)
         #expect(read(environment).configuration == configuration)
     }
 }
@@ -301,7 +294,8 @@ private let unusual = [
     "RELAY_MAX_MESSAGE_SIZE": "4096", "RELAY_ROOM_IDLE_TIMEOUT": "5", "RELAY_RATE_LIMIT_PER_IP": "0",
     "RELAY_WORKERS": "7",
     "RELAY_TRUSTED_PROXIES": "10.0.0.0/8,::/0,192.0.2.1", "RELAY_MAX_BACKLOG": "8192", "RELAY_MAX_CONNECTIONS": "9",
-    "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical", "RELAY_LOG_FORMAT": "json",
+    "RELAY_MAX_CONNECTIONS_PER_IP": "10", "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical",
+    "RELAY_LOG_FORMAT": "json",
 ]
 
 @Suite struct `The configuration as bytes` {

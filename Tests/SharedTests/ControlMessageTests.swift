@@ -15,6 +15,7 @@ private var unusual: Configuration {
     configuration.trustedProxies = ["10.0.0.0/8", "2001:db8::/32", "::1"].compactMap(AddressRange.init)
     configuration.backlogBytesMax = 1034
     configuration.connectionsMax = 5
+    configuration.connectionsPerAddressMax = 6
     configuration.shutdownGraceSeconds = 0
     configuration.logLevel = .critical
     configuration.logFormat = .json
@@ -159,8 +160,8 @@ private var unusual: Configuration {
             { $0.listen = unusual.listen }, { $0.roomsMax = 1 }, { $0.clientsPerRoomMax = 2 },
             { $0.messageBytesMax = 1024 }, { $0.roomIdleSeconds = 3 }, { $0.joinsPerSecondPerAddress = 0 },
             { $0.workers = 256 }, { $0.trustedProxies = [] }, { $0.backlogBytesMax = 2 << 20 },
-            { $0.connectionsMax = 5 }, { $0.shutdownGraceSeconds = 0 }, { $0.logLevel = .trace },
-            { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
+            { $0.connectionsMax = 5 }, { $0.connectionsPerAddressMax = 6 }, { $0.shutdownGraceSeconds = 0 },
+            { $0.logLevel = .trace }, { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
             { $0.metrics = unusual.listen },
         ]
         #expect(changes.count == Mirror(reflecting: Configuration()).children.count, "a field without a change here")

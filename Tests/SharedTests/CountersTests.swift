@@ -31,6 +31,7 @@ import Testing
                 "roomsMovedOut", "roomsMovedIn", "membersMovedOut", "membersMovedIn", "bytesMoved", "joinAwaitedRoom",
                 "closedRestart",
                 "voiceBytesReceived", "dataBytesReceived", "voiceBytesDelivered", "dataBytesDelivered",
+                "connectionRefusedAddress", "joinAddressFull",
             ])
     }
 

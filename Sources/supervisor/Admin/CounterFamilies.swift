@@ -30,7 +30,7 @@ extension Metrics {
             .acceptFailed),
         CounterFamily(
             "relay_connections_refused_total", "Connections refused, by reason.", "reason",
-            ["full": .connectionRefusedFull]),
+            ["full": .connectionRefusedFull, "address_full": .connectionRefusedAddress]),
         CounterFamily("relay_requests_total", "HTTP requests, joins among them.", .requests),
         CounterFamily(
             "relay_requests_refused_total", "HTTP requests refused, joins that failed among them.", .requestRefused),
@@ -62,7 +62,7 @@ extension Metrics {
                 "room_not_found": .joinRoomNotFound, "invalid_token": .joinInvalidToken,
                 "room_mismatch": .joinRoomMismatch, "host_role_required": .joinHostRoleRequired,
                 "room_held": .joinRoomHeld, "max_rooms": .joinMaxRooms, "room_full": .joinRoomFull,
-                "handoff_failed": .joinHandoffFailed, "shutting_down": .joinShuttingDown,
+                "handoff_failed": .joinHandoffFailed, "shutting_down": .joinShuttingDown, "address_full": .joinAddressFull,
             ]),
         CounterFamily(
             "relay_handoffs_total", "Connections handed to the worker of their room, by result.", "result",

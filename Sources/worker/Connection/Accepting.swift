@@ -28,16 +28,24 @@ extension Worker {
                 refuse(socket)
                 continue
             }
-            adopt(Connection(socket: socket, peer: peer, isSecure: tlsContext != nil, now: second))
+            var connection = Connection(socket: socket, peer: peer, isSecure: tlsContext != nil, now: second)
+            guard countAddress(&connection) else {
+                memory.connections.give()
+                refuseAddress(connection.socket, peer)
+                continue
+            }
+            adopt(connection)
         }
     }
 
-    /// Takes a connection in: from the listener or from another worker. Its place in the relay's quota is already taken.
+    /// Takes a connection in: from the listener or from another worker. Its place in the relay's quota is already taken, and so
+    /// is its address's, if that is counted.
     ///
     /// - Returns: its slot, or nil if it could not be watched and was dropped.
     @discardableResult
     mutating func adopt(_ connection: consuming Connection) -> UInt32? {
         let id = connections.insert(connection)
+        holdAddress(id.slot)
         do throws(SystemError) {
             try poller.add(connections[id.slot].socket.number, connections[id.slot].interest, .connection(id))
         } catch {

@@ -200,6 +200,7 @@ extension Worker {
     mutating func drop(_ slot: UInt32) {
         connectionTimers.clear(slot, in: &connections)
         heldBytes -= connections[slot].heldBytes
+        releaseAddress(slot)
         if connections[slot].isSecure { endHandshake(slot) }
         let session = connections[slot].session
         if session != Connection.noSession {

@@ -47,6 +47,9 @@ struct Connection: ~Copyable, Timed {
     /// Whether it is on this turn's list of connections to flush.
     var isTouched = false
 
+    /// Where its address is counted (RELAY_MAX_CONNECTIONS_PER_IP); none where it is not.
+    var addressToken = AddressToken.none
+
     // Input
     /// Request bytes in `request` and `handingOver`; payload of a control frame that came in parts in `open`.
     var input = ByteQueue()

@@ -17,6 +17,8 @@ struct Launched: ~Copyable {
     var configuration: Configuration
     var placementKey: [UInt8]
     var memory: SharedMemory
+    /// Where RELAY_MAX_CONNECTIONS_PER_IP is on, or was.
+    var addresses: AddressLedger?
     var logger: Logger
     var listeners: [Int32]
     var inbox: Descriptor
@@ -150,8 +152,12 @@ enum Launch {
         let memoryFile = Descriptor(owning: descriptors[0])
         let inbox = Descriptor(owning: descriptors[1])
         let memory: SharedMemory
+        var addresses: AddressLedger?
         do throws(SystemError) {
             memory = try SharedMemory.map(memoryFile)
+            if let table = try AddressTable.map(memoryFile.number) {
+                addresses = try AddressLedger(table, page: launch.page, file: memoryFile.number)
+            }
         } catch {
             throw LaunchError(description: "shared memory: \(error)")
         }
@@ -201,9 +207,9 @@ enum Launch {
         return Launched(
             index: launch.index, page: launch.page, generation: launch.generation, standsBy: launch.standsBy,
             awaited: launch.awaited, configuration: launch.configuration, placementKey: launch.placementKey,
-            memory: memory, logger: logger, listeners: listeners, inbox: inbox, outboxes: outboxes, control: control,
-            survivingKeys: keys,
-            ciphers: ciphers, tlsContext: tls?.context, tickets: tls?.tickets, ticketGeneration: tls?.generation ?? 0)
+            memory: memory, addresses: addresses, logger: logger, listeners: listeners, inbox: inbox,
+            outboxes: outboxes, control: control, survivingKeys: keys, ciphers: ciphers, tlsContext: tls?.context,
+            tickets: tls?.tickets, ticketGeneration: tls?.generation ?? 0)
     }
 
     /// Certificate, private key and ticket keys, in this order.

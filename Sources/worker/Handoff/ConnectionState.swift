@@ -7,15 +7,16 @@
 //                    (Moving.swift), what has come of it; 2 handshake: TLS, and not a byte has been read
 //     7       1      hops: how often the connection has been handed over to its room's owner, at most
 //                    Limits.handoffHopsMax
-//     8       16     the socket's peer, network order
-//     24      4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
-//     28      4      i: count of input bytes
-//     32      4      o: count of output bytes
-//     36      4      s: count of session bytes; 0 for a connection without TLS
-//     40      8      when the handoff was wished for: CLOCK_MONOTONIC nanoseconds
-//     48      i      input, decrypted and not yet taken
-//     48+i    o      output, TLS records that the socket has not taken
-//     48+i+o  s      the TLS session (TLS/TLSSessionState.swift): keys, sequence numbers, records not yet decrypted
+//     8       8      where its address is counted (AddressToken); 0: nowhere
+//     16      16     the socket's peer, network order
+//     32      4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
+//     36      4      i: count of input bytes
+//     40      4      o: count of output bytes
+//     44      4      s: count of session bytes; 0 for a connection without TLS
+//     48      8      when the handoff was wished for: CLOCK_MONOTONIC nanoseconds
+//     56      i      input, decrypted and not yet taken
+//     56+i    o      output, TLS records that the socket has not taken
+//     56+i+o  s      the TLS session (TLS/TLSSessionState.swift): keys, sequence numbers, records not yet decrypted
 //
 // Order of a handoff: the state is taken -> sent -> the sender stops watching the socket (a descriptor that is open elsewhere keeps
 // firing) and forgets the connection. Nothing is read or sealed in between, because the loop does not turn. On failure nothing was
@@ -42,9 +43,9 @@ enum ConnectionStateError: Error, Equatable {
 }
 
 enum ConnectionState {
-    static let version: UInt16 = 3
-    private static let magic: UInt32 = 0x4359_4C52  // "RLYC", little-endian
-    static let headBytes = 48
+    static let version: UInt16 = 4
+    static let magic: UInt32 = 0x4359_4C52  // "RLYC", little-endian
+    static let headBytes = 56
 
     /// Writes a connection that is still a request down, but for its session, which its caller appends: `sessionBytes` of it.
     /// Room is made for all of it first, so that growing leaves no copy of a secret.
@@ -58,6 +59,7 @@ enum ConnectionState {
         append(version, to: &message)
         message.append(connection.phase == .handshake ? 2 : 0)
         message.append(connection.hops + (counts ? 1 : 0))
+        append(connection.addressToken.bits, to: &message)
         append(connection.peer.high.byteSwapped, to: &message)
         append(connection.peer.low.byteSwapped, to: &message)
         append(connection.acceptedAt, to: &message)
@@ -90,11 +92,11 @@ enum ConnectionState {
         let phase = bytes.byte(6)
         guard phase == 0 || phase == 2 else { throw .phase(phase) }
         guard bytes.byte(7) <= Limits.handoffHopsMax else { throw .hops(bytes.byte(7)) }
-        let input = Int(load(bytes, 28, as: UInt32.self))
+        let input = Int(load(bytes, 36, as: UInt32.self))
         guard input <= Limits.handoffInputBytesMax else { throw .inputTooLong(input) }
-        let output = Int(load(bytes, 32, as: UInt32.self))
+        let output = Int(load(bytes, 40, as: UInt32.self))
         guard output <= Limits.handoffOutputBytesMax else { throw .outputTooLong(output) }
-        let session = Int(load(bytes, 36, as: UInt32.self))
+        let session = Int(load(bytes, 44, as: UInt32.self))
         guard output == 0 || session > 0 else { throw .outputWithoutSession }
         guard phase == 0 || (input == 0 && session == 0) else { throw .phase(phase) }
         // Three 32-bit counts: no sum of them overflows.
@@ -102,13 +104,14 @@ enum ConnectionState {
         guard bytes.byteCount >= total else { throw .truncated }
         guard bytes.byteCount == total else { throw .trailing(bytes.byteCount - total) }
         let peer = Address(
-            high: load(bytes, 8, as: UInt64.self).byteSwapped, low: load(bytes, 16, as: UInt64.self).byteSwapped)
+            high: load(bytes, 16, as: UInt64.self).byteSwapped, low: load(bytes, 24, as: UInt64.self).byteSwapped)
         var connection = Connection(
             socket: socket, peer: peer, isSecure: session > 0 || phase == 2,
-            now: min(now, load(bytes, 24, as: UInt32.self)))
+            now: min(now, load(bytes, 32, as: UInt32.self)))
         connection.phase = phase == 2 ? .handshake : .request
         connection.hops = bytes.byte(7)
-        connection.handoffAt = load(bytes, 40, as: UInt64.self)
+        connection.addressToken = AddressToken(inMessage: bytes)
+        connection.handoffAt = load(bytes, 48, as: UInt64.self)
         connection.input.append(bytes.extracting(headBytes..<(headBytes + input)))
         connection.sealed.append(bytes.extracting((headBytes + input)..<(headBytes + input + output)))
         return Decoded(connection: connection, session: (total - session)..<total)

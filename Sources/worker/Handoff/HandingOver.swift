@@ -124,6 +124,7 @@ extension Worker {
             default: return .impossible(SystemError("sendmsg", code))
             }
         }
+        departAddress(slot)
         poller.remove(socket)
         depart(slot)
         return .sent

@@ -4,6 +4,8 @@
 //     bytes
 //     4      magic "RLYM"
 //     2      version of this format
+//     2      0
+//     8      where its address is counted (AddressToken); 0: nowhere
 //     16     the socket's peer, as two u64
 //     4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
 //     1      flags: 1 has said data, 2 speaks TLS, 4 the queues are in the file
@@ -42,7 +44,7 @@ struct Member: ~Copyable {
 }
 
 enum MemberState {
-    static let version: UInt16 = 1
+    static let version: UInt16 = 2
     static let magic: UInt32 = 0x4D59_4C52  // "RLYM", little-endian
 
     /// Bytes of a connection's queues.
@@ -102,6 +104,8 @@ enum MemberState {
         var writer = ByteWriter()
         writer.write(magic)
         writer.write(version)
+        writer.write(UInt16(0))
+        writer.write(connection.addressToken.bits)
         writer.write(connection.peer.high)
         writer.write(connection.peer.low)
         writer.write(connection.acceptedAt)
@@ -126,6 +130,7 @@ enum MemberState {
 
     /// What stands in front of the queues.
     private struct Head {
+        var addressToken: AddressToken
         var peer: Address
         var acceptedAt: UInt32
         var flags: UInt8
@@ -149,6 +154,8 @@ enum MemberState {
             var reader = ByteReader((0..<available).map { message.byte($0) })
             guard try reader.read(UInt32.self) == magic else { throw .invalid(field: "format") }
             guard try reader.read(UInt16.self) == version else { throw .invalid(field: "version") }
+            guard try reader.read(UInt16.self) == 0 else { throw .invalid(field: "format") }
+            addressToken = AddressToken(bits: try reader.read())
             peer = Address(high: try reader.read(), low: try reader.read())
             acceptedAt = try reader.read()
             flags = try reader.read()
@@ -200,6 +207,7 @@ enum MemberState {
         var connection = Connection(
             socket: socket, peer: head.peer, isSecure: head.sessionBytes > 0, now: min(now, head.acceptedAt))
         connection.phase = .open
+        connection.addressToken = head.addressToken
         connection.hasSaidData = head.flags & 1 != 0
         connection.pingDue = min(now + UInt32(Limits.pingSeconds), head.pingDue)
         connection.unansweredSince = min(now, head.unansweredSince)

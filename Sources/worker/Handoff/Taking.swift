@@ -8,6 +8,7 @@ import Shared
 extension Worker {
     mutating func receiveHandoffs() {
         for _ in 0..<Limits.handoffsPerTurnMax {
+            let token = expectAddress()
             var descriptors = InlineArray<2, Int32>(repeating: -1)
             var count = 0
             let capacity = receiveBuffer.capacity
@@ -23,17 +24,17 @@ extension Worker {
                 malformedHandoff("\(SystemError("recvmsg", code))")
                 // The message is gone, and the socket that came with it is closed.
                 guard code == EMSGSIZE else { return }
-                memory.connections.give()
+                forgetHandoff(token)
                 continue
             }
             guard count > 0 else {
                 if received == 0 { return }
-                unsafe receiveWithoutSocket(receiveBuffer.prefix(received))
+                unsafe receiveWithoutSocket(receiveBuffer.prefix(received), token)
                 continue
             }
             let socket = Descriptor(owning: descriptors[0])
             let file = count > 1 ? descriptors[1] : nil
-            unsafe receive(receiveBuffer.prefix(received), socket, file)
+            unsafe receive(receiveBuffer.prefix(received), socket, file, token)
             if let file { _ = Glibc.close(file) }
             // Keys, and a token in the clear.
             unsafe explicit_bzero(receiveBuffer.address, received)
@@ -48,25 +49,25 @@ extension Worker {
     }
 
     /// A message of the move itself, or what should have been a connection.
-    private mutating func receiveWithoutSocket(_ bytes: UnsafeRawBufferPointer) {
+    private mutating func receiveWithoutSocket(_ bytes: UnsafeRawBufferPointer, _ token: AddressToken) {
         do throws(ByteCodingError) {
             receive(try MoveMessage(unsafe Array(bytes)))
         } catch {
             malformedHandoff("no socket, and no message of a move: \(error)")
-            memory.connections.give()
+            forgetHandoff(token)
         }
     }
 
     private mutating func receive(
-        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?
+        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?, _ token: AddressToken
     ) {
         if unsafe isMember(bytes) {
-            unsafe receiveMember(bytes, socket, file)
+            unsafe receiveMember(bytes, socket, file, token)
             return
         }
         guard file == nil else {
             malformedHandoff("two descriptors")
-            memory.connections.give()
+            forgetHandoff(token)
             return
         }
         do throws(ConnectionStateError) {
@@ -87,7 +88,7 @@ extension Worker {
             endIfClosed(slot)
         } catch {
             malformedHandoff("\(error)")
-            memory.connections.give()
+            forgetHandoff(token)
         }
     }
 
@@ -98,7 +99,7 @@ extension Worker {
 
     /// A member of a room that moves.
     private mutating func receiveMember(
-        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?
+        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?, _ token: AddressToken
     ) {
         do throws(MemberStateError) {
             let member = try MemberState.decode(unsafe bytes.bytes, socket: socket, file: file, now: second)
@@ -111,7 +112,7 @@ extension Worker {
             receiveMember(member, session: session)
         } catch {
             malformedHandoff("a member: \(error)")
-            memory.connections.give()
+            forgetHandoff(token)
         }
     }
 

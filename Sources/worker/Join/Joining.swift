@@ -30,9 +30,10 @@ private struct JoinRefusal: Error {
         self.retryAfter = retryAfter
     }
 
-    init(_ error: RequestError, _ counter: Counter) {
+    init(_ error: RequestError, _ counter: Counter, retryAfter: UInt64? = nil) {
         self.error = error
         self.counter = counter
+        self.retryAfter = retryAfter
     }
 }
 
@@ -53,6 +54,9 @@ extension Worker {
             guard !isOnItsWay(join.room) else {
                 awaitRoom(slot, join.room)
                 return
+            }
+            guard countForwardedAddress(slot, request) else {
+                throw JoinRefusal(.addressFull, .joinAddressFull, retryAfter: 1)
             }
             try admit(slot, join)
         } catch {

@@ -19,6 +19,8 @@ struct Worker: ~Copyable {
     var placement: Placement
     let memory: SharedMemory
     let page: WorkerPage
+    /// Nil where RELAY_MAX_CONNECTIONS_PER_IP has never been on.
+    var addresses: AddressLedger?
     var logger: Logger
 
     // Descriptors
@@ -91,6 +93,7 @@ struct Worker: ~Copyable {
     var awaiting: Awaiting
     var arrivingRooms = 0
     var acceptLogRate = LogRate(perSecond: 1, burst: 5)
+    var addressLogRate = LogRate(perSecond: 1, burst: 5)
     var handoffLogRate = LogRate(perSecond: 1, burst: 5)
     var memoryLogRate = LogRate(perSecond: 1, burst: 5)
     var tlsLogRate = LogRate(perSecond: 1, burst: 5)
@@ -134,6 +137,7 @@ struct Worker: ~Copyable {
         awaiting = Awaiting(launched.awaited, placementKey: launched.placementKey)
         memory = launched.memory
         page = launched.memory.page(launched.page)
+        addresses = launched.addresses
         logger = launched.logger
         outboxes = launched.outboxes
         now = Clock.monotonicNanoseconds()

@@ -143,7 +143,8 @@ final class RawClient: ByteClient {
     private let state: Mutex<State>
 
     /// - Parameter receiveBuffer: bytes that the kernel may hold for this side, for a client that reads slowly.
-    init(_ port: Int, receiveBuffer: Int32? = nil) async throws {
+    /// - Parameter source: the last byte of the address in 127.0.0.0/24 that it comes from.
+    init(_ port: Int, receiveBuffer: Int32? = nil, source: UInt8? = nil) async throws {
         let socket = Glibc.socket(
             AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
         guard socket >= 0 else { throw SpawnError(description: "socket: errno \(errno)") }
@@ -153,6 +154,15 @@ final class RawClient: ByteClient {
         setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
         var name = sockaddr_in()
         name.sin_family = sa_family_t(AF_INET)
+        if let source {
+            name.sin_addr.s_addr = (0x7F00_0000 | UInt32(source)).bigEndian
+            let bound = withUnsafeBytes(of: &name) { bytes in
+                Glibc.bind(
+                    socket, bytes.assumingMemoryBound(to: sockaddr.self).baseAddress,
+                    socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+            guard bound == 0 else { throw SpawnError(description: "bind: errno \(errno)") }
+        }
         name.sin_port = UInt16(port).bigEndian
         name.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
         let result = withUnsafeBytes(of: &name) { bytes in

@@ -13,6 +13,7 @@ private struct Decoded: Equatable {
     var output: [UInt8] = []
     /// The session's bytes, as they are.
     var session: [UInt8] = []
+    var token = AddressToken.none
 }
 
 @Suite struct `Connections on their way to another worker` {
@@ -29,7 +30,7 @@ private struct Decoded: Equatable {
         return Decoded(
             peer: decoded.connection.peer, acceptedAt: decoded.connection.acceptedAt, hops: decoded.connection.hops,
             input: decoded.connection.input.array, output: decoded.connection.sealed.array,
-            session: Array(bytes[decoded.session]))
+            session: Array(bytes[decoded.session]), token: decoded.connection.addressToken)
     }
 
     private func error(_ bytes: [UInt8]) -> ConnectionStateError? {
@@ -43,7 +44,7 @@ private struct Decoded: Equatable {
 
     private func encode(
         _ peer: Address, acceptedAt: UInt32 = 1, hops: UInt8 = 0, input: [UInt8] = [], output: [UInt8] = [],
-        session: [UInt8] = []
+        session: [UInt8] = [], token: AddressToken = .none
     ) throws -> [UInt8] {
         let (near, far) = try StreamPair().split()
         _ = close(far)
@@ -52,6 +53,7 @@ private struct Decoded: Equatable {
         connection.phase = .request
         connection.hops = hops
         connection.handoffAt = 0x0807_0605_0403_0201
+        connection.addressToken = token
         connection.input.append(input)
         connection.sealed.append(output)
         var message = ByteQueue()
@@ -64,16 +66,17 @@ private struct Decoded: Equatable {
 
     /// A message by its byte map.
     private func message(
-        magic: String = "RLYC", version: UInt16 = 3, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
+        magic: String = "RLYC", version: UInt16 = 4, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
         input: [UInt8] = Array("GET /".utf8), output: [UInt8] = [], outputCount: Int? = nil, session: [UInt8] = [],
-        sessionCount: Int? = nil
+        sessionCount: Int? = nil, token: UInt64 = 0
     ) -> [UInt8] {
         let peer: [UInt8] = [0x20, 0x01, 0x0D, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x42]
         let counts = [count ?? input.count, outputCount ?? output.count, sessionCount ?? session.count]
         let head = Array(magic.utf8) + [UInt8(version & 0xFF), UInt8(version >> 8), phase, hops]
         let accepted: [UInt8] = [0x78, 0x56, 0x34, 0x12]
-        return head + peer + accepted + counts.flatMap { count in (0..<4).map { UInt8(count >> (8 * $0) & 0xFF) } }
-            + (1...8) + input + output + session
+        let place = (0..<8).map { UInt8(token >> (8 * $0) & 0xFF) }
+        let words = counts.flatMap { count in (0..<4).map { UInt8(count >> (8 * $0) & 0xFF) } }
+        return head + place + peer + accepted + words + (1...8) + input + output + session
     }
 
     @Test func `are written by the byte map`() throws {
@@ -85,7 +88,20 @@ private struct Decoded: Equatable {
         #expect(
             try encode(peer, acceptedAt: 0x1234_5678, input: input, output: output, session: session)
                 == message(output: output, session: session))
+        let token: UInt64 = 0x0102_0304_0506_0708
+        #expect(
+            try encode(peer, acceptedAt: 0x1234_5678, input: input, token: AddressToken(bits: token))
+                == message(token: token))
         #expect(ConnectionState.headBytes == message(input: []).count)
+    }
+
+    @Test func `say in their first bytes where their address is counted`() throws {
+        let counted = AddressToken(bits: .max - 1)
+        let bytes = try encode(try #require(Address("2001:db8::42")), input: [1, 2, 3], token: counted)
+        #expect(try decode(bytes).token == counted)
+        #expect(Array(bytes[8..<16]) == [0xFE] + [UInt8](repeating: 0xFF, count: 7))
+        #expect(AddressToken(inMessage: bytes.span.bytes) == counted)
+        for end in 0..<16 { #expect(AddressToken(inMessage: Array(bytes[..<end]).span.bytes) == .none) }
     }
 
     @Test(arguments: ["192.0.2.1", "2001:db8::1", "::", "255.255.255.255", "ffff::ffff"])
@@ -178,8 +194,8 @@ private struct Decoded: Equatable {
     @Test func `are refused in any other form`() {
         #expect(error(message(magic: "RLYD")) == .unknownFormat)
         #expect(error(message(magic: "CYLR")) == .unknownFormat)
-        #expect(error([UInt8](repeating: 0, count: 48)) == .unknownFormat)
-        for version in [0, 1, 2, 4, 0x0100, 0xFFFF] as [UInt16] {
+        #expect(error([UInt8](repeating: 0, count: 56)) == .unknownFormat)
+        for version in [0, 1, 3, 5, 0x0100, 0xFFFF] as [UInt16] {
             #expect(error(message(version: version)) == .version(version))
         }
         // 2 is TLS that has said nothing: so there is nothing.
@@ -234,7 +250,7 @@ private struct Decoded: Equatable {
                 // What is taken is what was sent: every byte of it has a meaning.
                 let decoded = try decode(bytes)
                 #expect(
-                    decoded.input + decoded.output + decoded.session == Array(bytes[48...]),
+                    decoded.input + decoded.output + decoded.session == Array(bytes[56...]),
                     "seed \(seed), round \(round)")
                 #expect(decoded.hops == bytes[7], "seed \(seed), round \(round)")
             } catch {
