@@ -236,6 +236,13 @@ enum Processes {
         return state == "Z" || state == "X"
     }
 
+    /// A size in KiB out of /proc/PID/status, such as VmRSS or VmSize.
+    static func kibibytes(_ name: String, of pid: pid_t) -> Int? {
+        let text = try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)
+        let line = (text ?? "").split(separator: "\n").first { $0.hasPrefix("\(name):") }
+        return line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) }
+    }
+
     /// Open descriptors; nil where the system does not let this process see them.
     static func descriptors(of pid: pid_t) -> Int? {
         (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd"))?.count

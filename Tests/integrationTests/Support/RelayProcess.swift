@@ -31,16 +31,19 @@ struct Relay: Sendable {
     /// `losesWorkers`.
     ///
     /// - Parameters:
+    ///   - shell: a shell's command that starts it, as "$0".
     ///   - program: another `relay` than the one that was built.
     ///   - settings: a file that it is started with as --env-file.
     static func run(
-        workers: Int = 2, _ variables: [String: String] = [:], descriptorsMax: Int? = nil, losesWorkers: Bool = false,
-        program: String? = nil, settings: String? = nil, _ body: (Relay) async throws -> Void
+        workers: Int = 2, _ variables: [String: String] = [:], descriptorsMax: Int? = nil, shell: String? = nil,
+        losesWorkers: Bool = false, program: String? = nil, settings: String? = nil,
+        _ body: (Relay) async throws -> Void
     ) async throws {
+        let shell = shell ?? descriptorsMax.map { "ulimit -n \($0) && exec \"$0\"" }
         await gate.enter()
         do {
             let path = try program ?? integrationTests.program("relay")
-            try await runInside(path, settings, workers, variables, descriptorsMax, losesWorkers, body)
+            try await runInside(path, settings, workers, variables, shell, losesWorkers, body)
         } catch {
             await gate.leave()
             throw error
@@ -67,16 +70,14 @@ struct Relay: Sendable {
     }
 
     private static func runInside(
-        _ path: String, _ settings: String?, _ workers: Int, _ variables: [String: String], _ descriptorsMax: Int?,
-        _ losesWorkers: Bool,
-        _ body: (Relay) async throws -> Void
+        _ path: String, _ settings: String?, _ workers: Int, _ variables: [String: String], _ shell: String?,
+        _ losesWorkers: Bool, _ body: (Relay) async throws -> Void
     ) async throws {
         let environment = ["RELAY_ADDR": "127.0.0.1:0", "RELAY_WORKERS": "\(workers)"].merging(variables) { $1 }
         let arguments = settings.map { ["run", "--env-file", $0] } ?? []
         let process =
-            if let descriptorsMax {
-                try ChildProcess(
-                    "/bin/sh", ["-c", "ulimit -n \(descriptorsMax) && exec \"$0\"", path], environment: environment)
+            if let shell {
+                try ChildProcess("/bin/sh", ["-c", shell, path], environment: environment)
             } else {
                 try ChildProcess(path, arguments, environment: environment)
             }
@@ -92,12 +93,14 @@ struct Relay: Sendable {
         }
     }
 
-    /// The line that says that all workers serve: `... listening address=127.0.0.1:PORT workers=N`.
-    private static func port(_ process: ChildProcess) async throws -> Int {
-        try await awaited("the relay's word that it listens") {
+    /// What says that all workers serve: `... listening address=127.0.0.1:PORT workers=N` in the log, or, where that is lost,
+    /// `relay 1.2.3 listens on 127.0.0.1:PORT with ...` for people.
+    static func port(_ process: ChildProcess, seconds: Double = patienceSeconds) async throws -> Int {
+        try await awaited("the relay's word that it listens", seconds: seconds) {
             if let end = process.end { throw SpawnError(description: "the relay ended: \(end)") }
-            guard let line = process.errors.split(separator: "\n").first(where: { $0.contains(" listening ") }),
-                let field = line.split(separator: " ").first(where: { $0.hasPrefix("address=") })
+            let lines = (process.errors + process.output).split(separator: "\n")
+            guard let line = lines.first(where: { $0.contains(" listening ") || $0.contains(" listens on ") }),
+                let field = line.split(separator: " ").first(where: { $0.contains("127.0.0.1:") })
             else { return nil }
             return field.split(separator: ":").last.flatMap { Int($0) }
         }
