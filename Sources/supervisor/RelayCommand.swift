@@ -192,6 +192,15 @@ func environmentVariables() -> [String: String] {
     return variables
 }
 
+/// Opens standard streams that whoever started this process has closed. Else the first descriptors to be opened would take their
+/// numbers, and the log would be written into a listener, an inbox or the shared memory.
+func openStandardStreams() {
+    for number in Int32(0)...2 where fcntl(number, F_GETFD) < 0 {
+        // The lowest number that is free is this one; it stays open for workers.
+        _ = unsafe open("/dev/null", O_RDWR)
+    }
+}
+
 func standardError(_ line: String) {
     var line = line + "\n"
     line.withUTF8 { text in _ = unsafe write(2, text.baseAddress, text.count) }

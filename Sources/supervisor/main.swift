@@ -1,3 +1,4 @@
 import ArgumentParser
 
+openStandardStreams()
 RelayCommand.main()
