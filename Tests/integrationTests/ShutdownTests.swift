@@ -101,3 +101,48 @@ import Testing
         }
     }
 }
+
+extension `Stopping` {
+    @Test func `lets nobody in and says so, to whoever still comes, while the last ones go`() async throws {
+        try await Relay.run(workers: 1, ["RELAY_SHUTDOWN_GRACE": "3600"]) { relay in
+            let session = Session()
+            let slow = try await relay.rawJoin(session.host(), receiveBuffer: 8192)
+            let sender = try await relay.join(session.guest())
+            // It has not taken what it was sent, and is waited for.
+            for _ in 0..<64 { sender.send(String(repeating: "x", count: 16_384)) }
+            sender.ping([1])
+            try await eventually("all to be taken by the relay") { sender.pongs == [[1]] }
+            relay.process.signal(SIGTERM)
+            #expect(try await sender.ended() == .closed(code: 1001))
+            for _ in 0..<3 {
+                #expect(try await relay.health().answer == #"503 {"status":"unavailable"}"#)
+                let answer = try await relay.answer(Session().host())
+                #expect(answer.answer == "503 shutting down")
+                #expect(answer["retry-after"] == "1")
+            }
+            #expect(relay.process.end == nil)
+            _ = try await slow.rest()
+            slow.close()
+            #expect(try await relay.process.ended() == .status(0))
+        }
+    }
+
+    @Test func `leaves no worker behind, at whatever moment of the start the supervisor is killed`() async throws {
+        var random = SplitMix64()
+        let path = try program("relay")
+        for _ in 0..<8 {
+            let process = try ChildProcess(path, environment: ["RELAY_ADDR": "127.0.0.1:0", "RELAY_WORKERS": "6"])
+            let moment = Int.random(in: 1...6, using: &random)
+            try await eventually("\(moment) workers") { Processes.children(of: process.pid).count >= moment }
+            // It starts no more while they are counted.
+            process.signal(SIGSTOP)
+            try await eventually("a halt") { Processes.state(of: process.pid) == "T" }
+            let workers = Processes.children(of: process.pid)
+            process.signal(SIGKILL)
+            #expect(try await process.ended() == .signal(SIGKILL))
+            for worker in workers {
+                try await eventually("the end of worker \(worker), seed \(random.seed)") { Processes.isGone(worker) }
+            }
+        }
+    }
+}
