@@ -83,11 +83,11 @@ import Testing
         }
     }
 
-    /// What `relay-worker` may be by mistake.
-    @Test(arguments: ["#!/bin/sh\nexit 1\n", "#!/bin/sh\nkill -SEGV $$\n", "no program\n", "#!/nowhere\n"])
-    func `that can't even start is tried again until it can`(program: String) async throws {
+    @Test(arguments: ["exit 1", "kill -SEGV $$"])
+    func `that can't even start is tried again until it can`(failure: String) async throws {
         try await Programs.run { programs in
-            try programs.setWorker(program)
+            let remedy = "\(programs.folder)/remedy"
+            try programs.setWorker(behind: "[ -f '\(remedy)' ] || \(failure)")
             let process = try ChildProcess(
                 programs.relay, environment: ["RELAY_ADDR": "127.0.0.1:0", "RELAY_WORKERS": "2"])
             defer {
@@ -100,7 +100,7 @@ import Testing
                 } >= 6
             }
             #expect(process.end == nil)
-            try programs.setWorker(behind: "")
+            try write("", to: remedy)
             let relay = Relay(process: process, port: try await Relay.port(process, seconds: 60), workers: 2)
             let session = Session()
             let host = try await relay.join(session.host())
@@ -112,12 +112,17 @@ import Testing
         }
     }
 
-    @Test func `that never starts keeps nobody from stopping the relay`() async throws {
+    @Test(arguments: ["#!/bin/sh\nexit 1\n", "no program\n", "#!/nowhere\n"])
+    func `that never starts is complained of, and keeps nobody from stopping the relay`(text: String) async throws {
         try await Programs.run { programs in
-            try programs.setWorker("#!/bin/sh\nexit 1\n")
+            try programs.setWorker(text)
             let process = try ChildProcess(programs.relay, environment: ["RELAY_ADDR": "127.0.0.1:0"])
             defer { process.signal(SIGKILL) }
-            try await eventually("some attempts") { process.errors.contains("restart_in=200ms") }
+            try await eventually("some attempts") {
+                process.errors.split(separator: "\n").count {
+                    $0.contains("worker died") || $0.contains("can't start worker")
+                } >= 4
+            }
             process.signal(SIGTERM)
             #expect(try await process.ended() == .status(0))
         }

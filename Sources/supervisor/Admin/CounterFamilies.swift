@@ -62,7 +62,8 @@ extension Metrics {
                 "room_not_found": .joinRoomNotFound, "invalid_token": .joinInvalidToken,
                 "room_mismatch": .joinRoomMismatch, "host_role_required": .joinHostRoleRequired,
                 "room_held": .joinRoomHeld, "max_rooms": .joinMaxRooms, "room_full": .joinRoomFull,
-                "handoff_failed": .joinHandoffFailed, "shutting_down": .joinShuttingDown, "address_full": .joinAddressFull,
+                "handoff_failed": .joinHandoffFailed, "shutting_down": .joinShuttingDown,
+                "address_full": .joinAddressFull,
             ]),
         CounterFamily(
             "relay_handoffs_total", "Connections handed to the worker of their room, by result.", "result",
