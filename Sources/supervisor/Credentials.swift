@@ -16,12 +16,14 @@ struct CredentialStamp: Equatable {
         for path in [files.certificate, files.privateKey] {
             var status = stat()
             guard unsafe stat(path, &status) == 0 else {
-                words += [0, 0, 0, 0, 0]
+                words += [0, 0, 0, 0, 0, 0, 0]
                 continue
             }
             words += [
                 Int64(bitPattern: UInt64(status.st_dev)), Int64(bitPattern: UInt64(status.st_ino)),
                 Int64(status.st_size), Int64(status.st_mtim.tv_sec), Int64(status.st_mtim.tv_nsec),
+                // A copy that keeps the time of the last change has one of its own here.
+                Int64(status.st_ctim.tv_sec), Int64(status.st_ctim.tv_nsec),
             ]
         }
     }

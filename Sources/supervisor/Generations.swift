@@ -292,7 +292,7 @@ extension Supervisor {
             }
         case .routing:
             // Nobody sends to a leaver's inbox when all who could have been told the new ones.
-            guard everyPlace.allSatisfy({ $0.isRouted || $0.isNew(in: now) || $0.hasMoved }) else { return }
+            guard everyPlace.allSatisfy({ $0.isRouted || $0.isNew(in: now) }) else { return }
             change?.stage = .moving
             for place in now.leavers { _ = place.send(.lastCall) }
         case .moving:
@@ -305,6 +305,8 @@ extension Supervisor {
     private func commitChange() {
         guard let now = change else { return }
         let staying = places.filter { place in !now.leavers.contains { $0 === place } }
+        // Those of changes before still have requests and handshakes that may lead anywhere.
+        let stragglers = leavers
         places = serving(after: now)
         generation += 1
         leavers += now.leavers
@@ -321,11 +323,11 @@ extension Supervisor {
             change?.credentials = nil
             apply(now.configuration)
         }
-        for place in staying + now.leavers {
+        for place in staying + stragglers + now.leavers {
             let leaves = !staying.contains { $0 === place }
-            // One that stays and has no process now is told when it starts again.
-            place.isRouted = !leaves && place.pid == nil
-            if leaves && place.pid == nil {
+            // One that stays and has no process now is told when it starts again; a straggler that has ended says no more.
+            place.isRouted = !leaves && place.pid == nil || place.hasMoved && place.control == nil
+            if leaves && place.pid == nil && !place.hasMoved {
                 // What waits in its inbox must be read by somebody.
                 launch(place)
                 continue

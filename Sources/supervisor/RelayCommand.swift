@@ -19,7 +19,8 @@ struct RelayCommand: ParsableCommand {
             """,
         version: Version.text,
         subcommands: [
-            RunCommand.self, StatusCommand.self, HealthCommand.self, CheckConfigCommand.self, ReloadCommand.self, UpgradeCommand.self, RecycleCommand.self, DevCertCommand.self,
+            RunCommand.self, StatusCommand.self, HealthCommand.self, CheckConfigCommand.self, ReloadCommand.self,
+            UpgradeCommand.self, RecycleCommand.self, DevCertCommand.self,
             TakeOverCheckCommand.self,
         ],
         defaultSubcommand: RunCommand.self)

@@ -17,8 +17,14 @@ enum TakeOver {
 }
 
 extension Supervisor {
-    /// Whether every worker has been told all that there was to tell: what waits here would be lost.
-    private var isQuiet: Bool { everyPlace.allSatisfy { $0.control?.isBlocked != true } }
+    /// Whether every worker has been told all that there was to tell, for what waits here would be lost, and none is about to be
+    /// reaped.
+    private var isQuiet: Bool {
+        everyPlace.allSatisfy { place in
+            guard place.pid != nil else { return true }
+            return place.control?.isBlocked == false
+        }
+    }
 
     /// Begins an upgrade, or remembers it until the change under way is over.
     func requestUpgrade() {

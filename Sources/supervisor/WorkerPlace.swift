@@ -128,7 +128,7 @@ final class WorkerPlace {
                 inboxReceiver, &bytes, bytes.count, &descriptors, descriptors.count, &count)
             // A message that is too long, or whose descriptors are, is gone with them.
             if received < 0 && errno == EMSGSIZE {
-                connections += 1
+                connections.append(.none)
                 continue
             }
             if received <= 0 { return connections }

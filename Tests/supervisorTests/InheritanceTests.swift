@@ -9,7 +9,7 @@ import Testing
         return Inheritance.PlaceState(
             index: index, generation: 3, pageIndex: index + 5, listeners: [10, 11], inboxReceiver: 12,
             inboxSender: 13, pid: pid, control: pid == 0 ? 0 : 14, isReady: true, hasMoved: index > 0, launchedAt: 8,
-            restartDue: 4, hostKeys: [[1, 2]: key])
+            restartDue: 4, restartCount: 5, cpuMilliseconds: 6, hostKeys: [[1, 2]: key])
     }
 
     private static func estate(tls: Bool) -> Inheritance.Estate {

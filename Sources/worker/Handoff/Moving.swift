@@ -53,8 +53,9 @@ extension Worker {
         for inbox in outboxes { _ = Glibc.close(inbox) }
         outboxes = nextOutboxes
         nextOutboxes = []
-        if leaves {
-            placement = Placement(key: placementKey, workers: workers)
+        if leaves { placement = Placement(key: placementKey, workers: workers) }
+        // One that has left already, and has a connection or two yet, only learns where they may go now.
+        if leaves && leaving == nil {
             leaving = Leaving()
             // Keys of rooms that have not opened again since their worker died.
             leaving?.keys = survivingKeys.map { ($0.key, $0.value) }
@@ -198,8 +199,10 @@ extension Worker {
             file = try MemberState.encode(
                 connections[slot], room: rooms[room], sessionBytes: sessionBytes, into: &message)
         } catch {
-            // Out of descriptors or memory: others give theirs back.
-            return .busy
+            // Out of descriptors or memory: others give theirs back, but a room is not kept quiet for ever.
+            let since = leaving?.transit?.startedAt ?? 0
+            let isLate = Clock.monotonicNanoseconds() - since > UInt64(Limits.handoffSeconds) * 1_000_000_000
+            return isLate ? .impossible(error) : .busy
         }
         defer { if let file { _ = Glibc.close(file) } }
         takeSession(slot, into: &message)

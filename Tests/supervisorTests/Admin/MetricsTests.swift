@@ -58,7 +58,8 @@ import Testing
         let labels = Set(page.samples.keys.flatMap { $0.matches(of: #/([a-z_]+)="/#).map { String($0.1) } })
         #expect(
             labels == [
-                "class", "direction", "event", "kind", "le", "reason", "result", "resumed", "state", "status", "version",
+                "class", "direction", "event", "kind", "le", "reason", "result", "resumed", "state", "status",
+                "version",
                 "worker",
             ])
     }

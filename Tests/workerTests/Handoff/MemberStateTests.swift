@@ -126,7 +126,9 @@ private struct Decoded: Equatable {
     /// A message by its byte map.
     private struct Parts {
         var magic = "RLYM"
-        var version: UInt16 = 1
+        var version: UInt16 = 2
+        var padding = 0
+        var token = [UInt8](repeating: 0, count: 8)
         var accepted: UInt32 = 9
         var flags: UInt8 = 0
         var pingDue: UInt32 = 20
@@ -148,6 +150,7 @@ private struct Decoded: Equatable {
 
         var bytes: [UInt8] {
             var bytes = Array(magic.utf8) + [UInt8(version & 0xFF), UInt8(version >> 8)]
+            bytes += [UInt8(padding), 0] + token
             bytes += [0, 0, 0, 0, 0xB8, 0x0D, 0x01, 0x20, 0x42, 0, 0, 0, 0, 0, 0, 0]
             bytes += Self.word(Int(accepted)) + [flags] + Self.word(Int(pingDue)) + Self.word(Int(unanswered))
             for part in [room, hostKey, peerID] { bytes += Self.word(part.count) + part }
@@ -361,7 +364,9 @@ private struct Decoded: Equatable {
 
     @Test func `are refused in any other form`() {
         for magic in ["RLYC", "RLYR", "MYLR"] { #expect(error { $0.magic = magic } == field("format")) }
-        for version in [0, 2, 0x0100] as [UInt16] { #expect(error { $0.version = version } == field("version")) }
+        for version in [0, 1, 3, 0x0100] as [UInt16] { #expect(error { $0.version = version } == field("version")) }
+        #expect(error { $0.padding = 1 } == field("format"))
+        #expect(error { $0.token = [1, 2, 3, 4, 5, 6, 7, 8] } == nil)
         for flags in [8, 16, 128, 255] as [UInt8] { #expect(error { $0.flags = flags } == field("flags")) }
     }
 
@@ -575,7 +580,7 @@ private struct Decoded: Equatable {
             fixture.worker.receiveHandoffs()
             for slot in fixture.worker.rooms.slots where fixture.worker.rooms.isOccupied(slot) {
                 let room = fixture.worker.rooms[slot].id
-                fixture.worker.receive(.complete(room: room, activeAt: .max))
+                fixture.worker.receive(.complete(room: room, activeAt: .max, quietSince: 5))
             }
             fixture.worker.settle()
             let said = Frame(opcode: Frame.continuation, payload: [1]).masked(key)

@@ -7,8 +7,8 @@ import Testing
     private static let key = [UInt8](0..<32)
 
     static let every: [MoveMessage] = [
-        .complete(room: [7, 8], activeAt: 0x0403_0201),
-        .complete(room: [UInt8](repeating: 255, count: 256), activeAt: 0),
+        .complete(room: [7, 8], activeAt: 0x0403_0201, quietSince: 5),
+        .complete(room: [UInt8](repeating: 255, count: 256), activeAt: 0, quietSince: 5),
         .hostKey(room: [7], publicKey: key, expiry: 0x0807_0605_0403_0201),
         .hostKey(room: [UInt8](repeating: 0, count: 256), publicKey: key, expiry: .max),
         .done(source: 0), .done(source: 255),
@@ -29,7 +29,7 @@ import Testing
 
     @Test func `are written by the byte map`() {
         let head = Array("RLYR".utf8) + [1, 0]
-        #expect(Self.every[0].bytes == head + [1, 2, 0, 0, 0, 7, 8, 1, 2, 3, 4])
+        #expect(Self.every[0].bytes == head + [1, 2, 0, 0, 0, 7, 8, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0])
         #expect(
             Self.every[2].bytes == head + [2, 1, 0, 0, 0, 7, 32, 0, 0, 0] + Self.key + [1, 2, 3, 4, 5, 6, 7, 8])
         #expect(MoveMessage.done(source: 0x0102).bytes == head + [3, 2, 1, 0, 0])
@@ -57,7 +57,8 @@ import Testing
     @Test func `keep to their limits`() {
         for count in [0, 257] {
             let room = [UInt8](repeating: 1, count: count)
-            #expect(error(MoveMessage.complete(room: room, activeAt: 1).bytes) == .invalid(field: "room"))
+            #expect(
+                error(MoveMessage.complete(room: room, activeAt: 1, quietSince: 5).bytes) == .invalid(field: "room"))
             #expect(
                 error(MoveMessage.hostKey(room: room, publicKey: Self.key, expiry: 1).bytes) == .invalid(field: "room"))
         }

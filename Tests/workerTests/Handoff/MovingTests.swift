@@ -404,7 +404,8 @@ private final class Conversation {
         #expect(generations.memory.rooms.take(max: 10) && generations.memory.connections.take(max: 10))
         #expect(sendMessage(generations.old[0].inboxSender, message.array, [socket]))
         #expect(
-            sendMessage(generations.old[0].inboxSender, MoveMessage.complete(room: [9], activeAt: .max).bytes))
+            sendMessage(
+                generations.old[0].inboxSender, MoveMessage.complete(room: [9], activeAt: .max, quietSince: 5).bytes))
         generations.turn(5)
         try generations.lastCall()
         step(generations, one, 5)
@@ -475,7 +476,7 @@ private final class Conversation {
         let generations = try Generations(1)
         try generations.prepare(1)
         #expect(generations.memory.rooms.take(max: 10))
-        let complete = MoveMessage.complete(room: [9], activeAt: 0)
+        let complete = MoveMessage.complete(room: [9], activeAt: 0, quietSince: 5)
         #expect(sendMessage(generations.new[0].inboxSender, complete.bytes))
         generations.turn(2)
         #expect(generations.memory.rooms.count == 0)
