@@ -7,9 +7,11 @@ import Glibc
 @_cdecl("LLVMFuzzerInitialize")
 func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CInt {
     func message(input: [UInt8], output: [UInt8] = [], session: [UInt8] = []) -> [UInt8] {
-        let head = Array("RLYC".utf8) + integer(UInt16(2)) + [0, 1] + [UInt8](repeating: 1, count: 16)
+        let head =
+            Array("RLYC".utf8) + integer(ConnectionState.version) + [0, 1] + [UInt8](repeating: 0, count: 8)
+            + [UInt8](repeating: 1, count: 16)
         let counts = [input, output, session].flatMap { integer(UInt32($0.count)) }
-        return head + integer(UInt32(77)) + counts + input + output + session
+        return head + integer(UInt32(77)) + counts + integer(UInt64(5)) + input + output + session
     }
     let request = Array("GET /ws?room=a HTTP/1.1\r\nHost: a\r\n\r\n".utf8)
     let session = sessionBytes(suite: 0x1301, waiting: [23, 3, 3])

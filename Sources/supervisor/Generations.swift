@@ -169,6 +169,9 @@ extension Supervisor {
         guard next.metrics == configuration.metrics else {
             throw ChangeError(description: "RELAY_METRICS_ADDR can't change without a restart")
         }
+        guard next.metrics == configuration.metrics else {
+            throw ChangeError(description: "RELAY_METRICS_ADDR can't change without a restart")
+        }
         guard (next.tls == nil) == (configuration.tls == nil) else {
             throw ChangeError(description: "TLS can't be turned on or off without a restart")
         }

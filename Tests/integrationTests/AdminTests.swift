@@ -251,7 +251,7 @@ import Testing
             let metrics = try await admin.metrics()
             for (name, value) in before { #expect(try #require(metrics.monotonic[name]) >= value, "\(name)") }
             #expect(metrics["relay_generation"] == 2 && metrics["relay_clients"] == 2 && metrics["relay_rooms"] == 1)
-            #expect(metrics[#"relay_rooms_moved_total{side="in"}"#] == 1)
+            #expect(metrics[#"relay_rooms_moved_total{direction="in"}"#] == 1)
             #expect(host.isOpen && guest.isOpen)
         }
     }

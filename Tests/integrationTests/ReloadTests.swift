@@ -196,6 +196,7 @@ private struct Talk {
             for (name, value, reason) in [
                 ("RELAY_MAX_ROOMS", "none", "RELAY_MAX_ROOMS=\\\"none\\\": allowed"),
                 ("RELAY_ADDR", "127.0.0.1:1", "RELAY_ADDR can't change without a restart"),
+                ("RELAY_METRICS_ADDR", "127.0.0.1:1", "RELAY_METRICS_ADDR can't change without a restart"),
                 ("RELAY_TLS_CERT", "/nowhere", "TLS needs RELAY_TLS_KEY"),
             ] {
                 try relay.set(name, value)
@@ -207,8 +208,9 @@ private struct Talk {
             try relay.set("RELAY_MAX_ROOMS", "3")
             try relay.set("RELAY_LOG_FORMAT", "json")
             try await relay.change(until: #""message":"reloaded""#)
-            _ = try await relay.join(Session().host())
+            let third = try await relay.join(Session().host())
             #expect(try await relay.answer(Session().host()).answer == "503 max rooms reached")
+            #expect(third.isOpen)
             talk.say()
             try await talk.check(relay)
         }
