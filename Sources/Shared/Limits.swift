@@ -130,7 +130,7 @@ package enum Limits {
     // MARK: - Change of generations
 
     /// Rooms that a worker sends to its successor in one turn: between turns its other rooms are served.
-    package static let roomsMovedPerTurnMax = 8
+    package static let roomsMovedPerTurnMax = 2
     /// Memory of messages unread in an inbox beyond which no further room begins to move there: a room is quiet until its
     /// last member has been taken, so few may be in front of it. A dozen members without a backlog.
     package static let moveUnreadBytesMax: Int32 = 16_384
