@@ -33,6 +33,22 @@ struct Change {
 
         static let names = ["reload", "upgrade", "recycle"]
 
+        /// Whether another that is asked for is done with this one as well. Two recycles of
+        /// different workers become a reload (`joined`).
+        func covers(_ other: Change.Kind) -> Bool {
+            switch self {
+            case .upgrade: true
+            case .reload: other != .upgrade
+            case .recycle: other == self
+            }
+        }
+
+        /// One change that does what both would.
+        func joined(with other: Change.Kind) -> Change.Kind {
+            if covers(other) { return self }
+            return other.covers(self) ? other : .reload
+        }
+
         /// What it is called when it is over.
         var past: String {
             switch self {
@@ -104,8 +120,7 @@ extension Supervisor {
             return
         }
         guard change == nil else {
-            logger.notice("\(kind.name) waits for the \(change?.kind.name ?? "change") that is under way")
-            nextChange = kind
+            remember(kind)
             return
         }
         do throws(ChangeError) {
@@ -113,6 +128,13 @@ extension Supervisor {
         } catch {
             failed(kind, "\(error)")
         }
+    }
+
+    /// Keeps a change for later, in place of one that it brings about as well: an upgrade reads the settings, and either replaces
+    /// every worker.
+    func remember(_ kind: Change.Kind) {
+        if let change { logger.notice("\(kind.name) waits for the \(change.kind.name) that is under way") }
+        nextChange = nextChange.map { $0.joined(with: kind) } ?? kind
     }
 
     /// Nothing has changed: says so in the log, and to whoever has asked.
@@ -165,9 +187,6 @@ extension Supervisor {
         }
         guard next.listen == configuration.listen else {
             throw ChangeError(description: "RELAY_ADDR can't change without a restart")
-        }
-        guard next.metrics == configuration.metrics else {
-            throw ChangeError(description: "RELAY_METRICS_ADDR can't change without a restart")
         }
         guard next.metrics == configuration.metrics else {
             throw ChangeError(description: "RELAY_METRICS_ADDR can't change without a restart")
@@ -287,7 +306,8 @@ extension Supervisor {
         }
         switch now.stage {
         case .preparing:
-            if now.successors.allSatisfy(\.isReady) {
+            // What is still to be sent may name descriptors that the change closes.
+            if now.successors.allSatisfy(\.isReady) && isQuiet {
                 commitChange()
             } else if Clock.monotonicNanoseconds() - now.startedAt > Limits.generationReadyNanoseconds {
                 let late = now.successors.filter { !$0.isReady }.map { "\($0.index)" }.joined(separator: ", ")
@@ -353,6 +373,10 @@ extension Supervisor {
     private func finishChange(_ now: Change) {
         change = nil
         hasServed = true
+        // For one that was started again after its predecessor's inbox had brought it the leavers' last word.
+        for place in places {
+            for leaver in now.leavers { _ = place.send(.sourceGone(index: leaver.index)) }
+        }
         // As the new owners have seen it; those that have not come yet are few.
         let longestPause = now.successors.map { $0.page[.movePauseMax] }.reduce(now.moved.longestPause, max)
         let took = (Clock.monotonicNanoseconds() - now.startedAt) / 1_000_000
@@ -378,6 +402,8 @@ extension Supervisor {
     private func beginNext() {
         guard let next = nextChange else { return }
         nextChange = nil
+        askers += nextAskers
+        nextAskers.removeAll()
         if next == .upgrade { requestUpgrade() } else { request(next) }
     }
 

@@ -84,6 +84,12 @@ struct TakeOverCheckCommand: ParsableCommand {
 
     func run() throws {
         try CheckConfigCommand.check(options.settings)
+        do throws(StartError) {
+            _ = try WorkerProgram(variables: environmentVariables())
+        } catch {
+            standardError("relay: \(error.description)")
+            throw ExitCode(error.exitStatus)
+        }
         if format != Compatibility.format { throw ExitCode(TakeOver.otherFormat) }
     }
 }

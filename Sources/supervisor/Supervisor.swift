@@ -51,7 +51,9 @@ final class Supervisor {
     /// Of the last change.
     var lastOutcome: ChangeOutcome?
     /// Admin connections that wait for the end of one.
-    private var askers: [UInt64] = []
+    var askers: [UInt64] = []
+    /// And for that of the one after it.
+    var nextAskers: [UInt64] = []
     /// SipHash key that pins rooms to workers: the same as long as the relay runs.
     let placementKey: [UInt8]
     private let signals: Descriptor
@@ -256,22 +258,22 @@ final class Supervisor {
     }
 
     private func serveAdmin() {
-        var commands: [AdminCommand] = []
-        defer { for command in commands { perform(command) } }
+        var commands: [(AdminCommand, UInt64)] = []
+        defer { for (command, asker) in commands { perform(command, asker) } }
         admin.turn { request in
             AdminRoutes.reply(
                 to: request, report: { RelayReport(self) }, outcome: lastOutcome,
                 isChanging: change != nil || nextChange != nil,
                 perform: { command in
                     // Answered by `ended`, which may be at once.
-                    askers.append(request.connection)
-                    commands.append(command)
+                    commands.append((command, request.connection))
                     return .later
                 })
         }
     }
 
-    private func perform(_ command: AdminCommand) {
+    private func perform(_ command: AdminCommand, _ asker: UInt64) {
+        if change == nil && nextChange == nil { askers.append(asker) } else { nextAskers.append(asker) }
         switch command {
         case .reload: request(.reload)
         case .upgrade: requestUpgrade()
@@ -283,8 +285,6 @@ final class Supervisor {
     func ended(_ kind: Change.Kind, _ outcome: ChangeOutcome) {
         memory.countChange(kind.number, succeeded: outcome.isSuccess)
         lastOutcome = outcome
-        // One that was asked for meanwhile is yet to come.
-        guard nextChange == nil || !outcome.isSuccess else { return }
         for asker in askers { admin.answer(asker, outcome.answer) }
         askers.removeAll()
     }
@@ -375,7 +375,9 @@ final class Supervisor {
             // The first one is enough to serve: the others' absence is told as what it is.
             if drainDeadline == nil { memory.phase = .serving }
             logger.debug("worker ready", metadata: ["worker": "\(place.index)", "pid": "\(place.pid ?? 0)"])
-            if let deadline = drainDeadline { _ = place.send(.drain(deadline: deadline, isRestart: false)) }
+            if let deadline = drainDeadline {
+                _ = place.send(.drain(deadline: deadline, isRestart: becomesSuccessor))
+            }
         case .hostKeys(let keys):
             for key in keys {
                 // A room's own has no expiry; a worker may have been given one that has.

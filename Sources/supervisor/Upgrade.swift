@@ -19,7 +19,7 @@ enum TakeOver {
 extension Supervisor {
     /// Whether every worker has been told all that there was to tell, for what waits here would be lost, and none is about to be
     /// reaped.
-    private var isQuiet: Bool {
+    var isQuiet: Bool {
         everyPlace.allSatisfy { place in
             guard place.pid != nil else { return true }
             return place.control?.isBlocked == false
@@ -34,12 +34,11 @@ extension Supervisor {
             return
         }
         guard change == nil else {
-            logger.notice("upgrade waits for the \(change?.kind.name ?? "change") that is under way")
-            nextChange = .upgrade
+            remember(.upgrade)
             return
         }
         guard isQuiet else {
-            nextChange = .upgrade
+            remember(.upgrade)
             return
         }
         logger.info("upgrade begins", metadata: ["program": "\(program.supervisorPath)", "from": "\(Version.text)"])

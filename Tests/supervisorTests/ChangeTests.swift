@@ -6,6 +6,18 @@ import Testing
 @testable import supervisor
 
 @Suite struct `A change of generations` {
+    @Test func `are joined where one waits for another: what was asked for is done, and once`() {
+        let kinds: [Change.Kind] = [.reload, .upgrade, .recycle(0), .recycle(1)]
+        for kind in kinds { #expect(kind.joined(with: kind) == kind) }
+        #expect(Change.Kind.reload.joined(with: .recycle(0)) == .reload)
+        #expect(Change.Kind.recycle(0).joined(with: .reload) == .reload)
+        // An upgrade reads the settings as well; no reload brings a new program.
+        for kind in kinds {
+            #expect(kind.joined(with: .upgrade) == .upgrade && Change.Kind.upgrade.joined(with: kind) == .upgrade)
+        }
+        #expect(Change.Kind.recycle(0).joined(with: .recycle(1)) == .reload)
+    }
+
     private func place(_ index: Int) throws -> WorkerPlace {
         let file = try SharedMemory.makeFile()
         let memory = try SharedMemory.create(in: file)

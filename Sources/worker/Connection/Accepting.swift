@@ -115,12 +115,25 @@ extension Worker {
     /// Watches the listeners: from now on this worker serves.
     mutating func startAccepting() {
         guard !isAccepting, leaving == nil, drainDeadline == nil else { return }
+        startReadingInbox()
         do throws(SystemError) {
             for place in listeners.indices { try poller.add(listeners[place], .read, .listener(place)) }
             isAccepting = true
         } catch {
             // It ends, and the supervisor starts another.
             logger.error("a listener can't be watched", metadata: ["reason": "\(error)"])
+            hasFailed = true
+        }
+    }
+
+    /// Watches the inbox, if it is not watched yet.
+    mutating func startReadingInbox() {
+        guard !isReadingInbox else { return }
+        do throws(SystemError) {
+            try poller.add(inbox.number, .read, .inbox)
+            isReadingInbox = true
+        } catch {
+            logger.error("the inbox can't be watched", metadata: ["reason": "\(error)"])
             hasFailed = true
         }
     }

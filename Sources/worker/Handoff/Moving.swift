@@ -45,7 +45,9 @@ extension Worker {
     /// The supervisor has named the inboxes of a generation; they are in force from here on.
     mutating func take(route workers: Int, leaves: Bool) {
         guard nextOutboxes.count == workers, !nextOutboxes.contains(-1) else {
-            logger.error("route without its inboxes: ignored")
+            // Without them it could hand nothing over: it ends, and another takes what waits.
+            logger.error("route without its inboxes")
+            hasFailed = true
             for inbox in nextOutboxes { _ = Glibc.close(inbox) }
             nextOutboxes = []
             return
@@ -64,6 +66,7 @@ extension Worker {
             stopAccepting()
             logger.debug("leaving", metadata: ["rooms": "\(rooms.count)", "connections": "\(connections.count)"])
         }
+        startReadingInbox()
         rerouteHandovers()
         if leaves {
             for room in awaiting.roomsWaitedFor { admitWaiting(for: room) }

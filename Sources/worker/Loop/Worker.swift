@@ -28,6 +28,7 @@ struct Worker: ~Copyable {
     /// Its own, and those of workers that there were more of before a reload.
     var listeners: [Int32]
     var isAccepting: Bool
+    var isReadingInbox: Bool
     /// It can't do what it is for, and ends.
     var hasFailed = false
     let inbox: Descriptor
@@ -120,15 +121,17 @@ struct Worker: ~Copyable {
     init(_ launched: consuming Launched) throws(SystemError) {
         // All that can fail comes first: a value half made can't be unmade.
         let poller = try Poller(eventsMax: Limits.eventsPerTurnMax)
-        try poller.add(launched.inbox.number, .read, .inbox)
         try poller.add(launched.control.number, .read, .control)
+        // One that stands by reads no inbox either: what waits there is for a worker that knows whether it serves or leaves.
         if !launched.standsBy {
+            try poller.add(launched.inbox.number, .read, .inbox)
             for (place, listener) in launched.listeners.enumerated() {
                 try poller.add(listener, .read, .listener(place))
             }
         }
         self.poller = poller
         isAccepting = !launched.standsBy
+        isReadingInbox = !launched.standsBy
         index = launched.index
         configuration = launched.configuration
         generation = launched.generation
