@@ -54,6 +54,7 @@ bench: build ## Measure CPU time, memory and allocations (Benchmarks/README.md)
 	Benchmarks/run
 	TLS=1 Benchmarks/run
 	Benchmarks/handshakes
+	Benchmarks/moves
 	Benchmarks/memory
 	Benchmarks/allocations
 

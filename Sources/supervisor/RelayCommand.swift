@@ -108,13 +108,22 @@ struct RunCommand: ParsableCommand {
     func run() throws {
         // Whoever reads the log or the greeting may go away; that ends no relay.
         _ = signal(SIGPIPE, SIG_IGN)
-        let configuration = try readConfiguration(options.settings)
+        let inheritance = try takeInheritance()
+        // Whoever has workers to go on with does so with the settings in force; what is wrong with others is told when they are to
+        // be taken (Generations.swift).
+        let configuration: Configuration
+        if let inherited = inheritance?.estate?.configuration {
+            _ = clinux_raise_descriptor_limit()
+            configuration = inherited
+        } else {
+            configuration = try readConfiguration(options.settings)
+        }
         let logger = makeLogger(
             level: configuration.logLevel, format: configuration.logFormat, process: "supervisor")
         let supervisor: Supervisor
         do throws(StartError) {
             let program = try WorkerProgram(variables: environmentVariables())
-            supervisor = try makeSupervisor(configuration, program, logger)
+            supervisor = try makeSupervisor(inheritance, configuration, program, logger)
         } catch {
             standardError("relay: \(error.description)")
             throw ExitCode(error.exitStatus)
@@ -133,13 +142,20 @@ struct RunCommand: ParsableCommand {
         throw ExitCode(status)
     }
 
+    private func takeInheritance() throws -> Inheritance? {
+        guard let inherit else { return nil }
+        do throws(StartError) { return try Inheritance.take(from: inherit) } catch {
+            standardError("relay: \(error.description)")
+            throw ExitCode(error.exitStatus)
+        }
+    }
+
     private func makeSupervisor(
-        _ configuration: Configuration, _ program: WorkerProgram, _ logger: Logger
+        _ inheritance: Inheritance?, _ configuration: Configuration, _ program: WorkerProgram, _ logger: Logger
     ) throws(StartError) -> Supervisor {
-        guard let inherit else {
+        guard let inheritance else {
             return try Supervisor(configuration, options.settings, program, logger: logger)
         }
-        let inheritance = try Inheritance.take(from: inherit)
         let listeners = Listeners(inheritance.address, descriptors: inheritance.listeners)
         guard let estate = inheritance.estate else {
             return try Supervisor(configuration, options.settings, program, logger: logger, inherited: listeners)
