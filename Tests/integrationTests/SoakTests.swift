@@ -52,6 +52,28 @@ import Testing
         }
     }
 
+    /// `Benchmarks/soak` does this for longer.
+    @Test(arguments: [false, true])
+    func `finds nothing amiss while the relay is reloaded, upgraded and recycled`(tls: Bool) async throws {
+        try await Relay.runChangeable(tls: tls) { relay in
+            let url = "\(tls ? "wss" : "ws")://127.0.0.1:\(relay.port)"
+            let options = (tls ? ["--ca", "\(relay.folder)/ca.pem"] : []) + ["--rooms", "8", "--rate", "60"]
+            async let result = soak(url, options + ["--seconds", "10", "--churn", "2", "--pauses", "2"])
+            for workers in [5, 1, 3, 2] {
+                try relay.set("RELAY_WORKERS", "\(workers)")
+                try await relay.change()
+                try await relay.change(SIGUSR2, until: "supervisor upgraded")
+                let recycle = try await run(
+                    "\(relay.folder)/relay", ["recycle", "--pid", "\(relay.process.pid)", "\(workers - 1)"], seconds: 60
+                )
+                #expect(recycle.end == .status(0), "\(recycle.errors)")
+            }
+            let ended = try await result
+            #expect(ended.end == .status(0), "\(ended.words)\n\(relay.process.errors)")
+            #expect(number("data_sent", ended.summary) > 0 && number("voice_sent", ended.summary) > 0)
+        }
+    }
+
     private static func name(_ fault: FaultyProxy.Fault) -> String {
         switch fault {
         case .loseData, .loseVoice: "lost"

@@ -9,7 +9,8 @@ final class TemporaryFile {
     let path: String
 
     init(_ bytes: [UInt8]) throws {
-        var template = Array("/tmp/relay-test-XXXXXX".utf8CString)
+        // mkstemp(3) puts letters of its own in place of the last six.
+        var template = Array("/tmp/relay-test-\(String(repeating: "X", count: 6))".utf8CString)
         let number = mkstemp(&template)
         try #require(number >= 0)
         defer { _ = close(number) }

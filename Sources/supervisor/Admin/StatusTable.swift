@@ -11,12 +11,14 @@ enum StatusTable {
     private static let words: Set<String> = ["STATE", "LAST EXIT"]
 
     static func text(_ report: RelayReport) -> String {
-        let lines = [
+        var lines = [
             report.summary,
             "generation \(report.generation), \(report.rooms) rooms, \(report.clients) clients, "
                 + "\(report.connections) connections, \(report.restarts) restarts",
-            "",
         ]
+        if let last = report.lastChange { lines.append("last change: \(last)") }
+        if report.isChanging { lines.append("rooms are moving to other workers") }
+        lines.append("")
         return (lines + aligned([header] + report.everyWorker.map { row($0) })).joined(separator: "\n") + "\n"
     }
 

@@ -59,9 +59,6 @@ extension Worker {
         // One that has left already, and has a connection or two yet, only learns where they may go now.
         if leaves && leaving == nil {
             leaving = Leaving()
-            // Keys of rooms that have not opened again since their worker died.
-            leaving?.keys = survivingKeys.map { ($0.key, $0.value) }
-            survivingKeys.removeAll()
             page.state = .draining
             stopAccepting()
             logger.debug("leaving", metadata: ["rooms": "\(rooms.count)", "connections": "\(connections.count)"])
@@ -248,7 +245,7 @@ extension Worker {
     /// When no room is left, and none can come: tells everybody.
     private mutating func finishLeaving() {
         guard var leaving, !leaving.isDone, leaving.transit == nil, rooms.count == 0 else { return }
-        // What has come since by way of the inbox.
+        // Keys of rooms that have not opened again since their worker died; some come by way of the inbox.
         leaving.keys += survivingKeys.map { ($0.key, $0.value) }
         survivingKeys.removeAll()
         while let last = leaving.keys.last {

@@ -16,6 +16,16 @@ import Testing
                 """)
     }
 
+    @Test func `says what became of the last change, and that one goes on`() {
+        var report = RelayReport.example()
+        report.lastChange = "reloaded: 3 rooms with 12 clients moved to 2 workers in 9 ms"
+        report.isChanging = true
+        let lines = StatusTable.text(report).split(separator: "\n", omittingEmptySubsequences: false)
+        #expect(lines[2] == "last change: reloaded: 3 rooms with 12 clients moved to 2 workers in 9 ms")
+        #expect(lines[3] == "rooms are moving to other workers")
+        #expect(lines[4].isEmpty)
+    }
+
     @Test(
         arguments: [
             (0, "0s"), (59.9, "59s"), (60, "1m 0s"), (3599, "59m 59s"), (3600, "1h 0m"), (86_399, "23h 59m"),
