@@ -132,7 +132,7 @@ package enum Limits {
     /// Rooms that a worker sends to its successor in one turn: between turns its other rooms are served.
     package static let roomsMovedPerTurnMax = 2
     /// Memory of messages unread in an inbox beyond which no further room begins to move there: a room is quiet until its
-    /// last member has been taken, so few may be in front of it. A dozen members without a backlog.
+    /// last member has been taken, so few may be in front of it: about a dozen, without a backlog.
     package static let moveUnreadBytesMax: Int32 = 16_384
     /// How long new workers may take to be ready, before the change is given up. They take milliseconds.
     package static let generationReadyNanoseconds: UInt64 = 30_000_000_000
