@@ -63,6 +63,8 @@ package enum Limits {
     /// Connections closed in a turn while the relay drains, at the least: a large relay's clients don't all come back in
     /// one instant. More where the time left asks for it.
     package static let drainClosesPerTurnMin = 64
+    /// How long a worker that drains stays for rooms that are on their way to it. Their sender hears of the drain within a turn.
+    package static let drainAwaitsNanoseconds: UInt64 = 1_000_000_000
     /// How long a turn waits for events while something must be tried again soon: a handover, a drain, an accept.
     package static let busyTurnMilliseconds: Int32 = 5
     /// The same while a worker leaves: an inbox that had enough is read within a fraction of it.

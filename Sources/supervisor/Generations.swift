@@ -245,11 +245,10 @@ extension Supervisor {
 
     /// What a process that starts in a place is told.
     func describeLaunch(_ place: WorkerPlace) -> ControlMessage.Launch {
-        let standsBy = change?.stage == .preparing && change?.successors.contains { $0 === place } == true
+        let isSuccessor = change.map { place.isNew(in: $0) } ?? false
+        let standsBy = isSuccessor && change?.stage == .preparing
         let isLeaver = leavers.contains { $0 === place }
-        let awaited =
-            isLeaver
-            ? nil : standsBy || place.generation == generation && change?.stage != .preparing ? change?.awaited : nil
+        let awaited = isSuccessor ? change?.awaited : nil
         return ControlMessage.Launch(
             index: place.index, workers: peers(of: place).count, page: place.pageIndex, generation: place.generation,
             standsBy: standsBy || isLeaver, placementKey: placementKey,
@@ -259,9 +258,7 @@ extension Supervisor {
 
     /// The workers that a place's process hands connections to.
     func peers(of place: WorkerPlace) -> [WorkerPlace] {
-        guard let change, change.stage == .preparing, change.successors.contains(where: { $0 === place }) else {
-            return places
-        }
+        guard let change, change.stage == .preparing, place.isNew(in: change) else { return places }
         return serving(after: change)
     }
 
@@ -411,7 +408,7 @@ extension Supervisor {
 
     /// A process has ended that a change concerns. True if that was all there is to say and do.
     func endedInChange(_ place: WorkerPlace, _ end: WorkerEnd, _ metadata: Logger.Metadata) -> Bool {
-        if change?.stage == .preparing, change?.successors.contains(where: { $0 === place }) == true {
+        if let change, change.stage == .preparing, place.isNew(in: change) {
             giveUpChange("worker \(place.index) of the new generation ended: \(end)")
             return true
         }

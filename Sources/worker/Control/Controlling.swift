@@ -99,6 +99,7 @@ extension Worker {
         }
         drainDeadline = deadline
         drainReason = reason
+        drainBegan = now
         page.state = .draining
         stopLeaving()
         // Whoever comes now is for the program that comes next.

@@ -87,6 +87,7 @@ struct Worker: ~Copyable {
     var drainDeadline: UInt64?
     var drainNext: UInt32 = 0
     var drainReason = CloseReason.shutdown
+    var drainBegan: UInt64 = 0
     /// Set when everything here goes to the next generation.
     var leaving: Leaving?
     var leaveSecond: UInt32 = 0
@@ -275,7 +276,10 @@ struct Worker: ~Copyable {
         if hasFailed { return true }
         if let leaving, leaving.isDone { return connections.count == 0 || now >= leaving.deadline }
         guard let drainDeadline else { return false }
-        return connections.count == 0 || now >= drainDeadline
+        guard now < drainDeadline else { return true }
+        // A leaver may not have heard yet that nothing moves any more: whom it sends here is owed a close frame as well.
+        guard awaiting.isOver || now - drainBegan >= Limits.drainAwaitsNanoseconds else { return false }
+        return connections.count == 0 && isInboxEmpty
     }
 
     /// Puts a connection on this turn's list of those to flush.
