@@ -42,6 +42,8 @@ let package = Package(
         .target(name: "CLinux", cSettings: [.define("_GNU_SOURCE")]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
+        // The key schedule that libssl is given, as a provider of libcrypto's.
+        .target(name: "CTLSKeys", linkerSettings: [.linkedLibrary("crypto")]),
         // The TLS client of relay-load, which shares nothing with the relay's TLS.
         .target(name: "CLoadTLS", linkerSettings: [.linkedLibrary("ssl"), .linkedLibrary("crypto")]),
 
@@ -55,7 +57,7 @@ let package = Package(
         .executableTarget(
             name: "worker",
             dependencies: [
-                "Shared", "CLinux", "COpenSSL", "CSodium",
+                "Shared", "CLinux", "COpenSSL", "CSodium", "CTLSKeys",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: sourceSettings,
@@ -88,7 +90,8 @@ let package = Package(
         .testTarget(
             name: "workerTests",
             dependencies: [
-                "worker", "Shared", "CLinux", "CSodium", "COpenSSL", .product(name: "Logging", package: "swift-log"),
+                "worker", "Shared", "CLinux", "CSodium", "COpenSSL", "CTLSKeys",
+                .product(name: "Logging", package: "swift-log"),
             ],
             resources: [.copy("Vectors")],
             swiftSettings: testSettings),

@@ -4,6 +4,7 @@
 // order are ours; 0-RTT is off, because what it carries can be replayed; the session cache is off, tickets carry the state.
 
 import COpenSSL
+import CTLSKeys
 import Shared
 
 /// An SSL_CTX. Belongs to one thread, as the ring in it does. A new certificate is a new context; handshakes that have begun
@@ -13,8 +14,8 @@ final class TLSContext {
     /// An SSL_CTX.
     let pointer: OpaquePointer
     private(set) var ticketKeys: TicketKeys
-    /// What libssl logs secrets to while a handshake listens (TLSHandshake.listenForSecrets).
-    var secretLogged: TLSHandshake.SecretLogged = unsafe TLSHandshake.keyLogged
+    /// Where a handshake gets what libssl has derived.
+    var takeSecret: (TrafficSecrets.Side) -> Secret? = TrafficSecrets.take
     /// Seconds since 1970 between which the certificate is valid; nil for a date that can't be read.
     let validity: (from: Int64?, until: Int64?)
 
@@ -37,7 +38,9 @@ final class TLSContext {
         let credentials = try unsafe Credentials(certificates: certificates, key: key)
         let ticketKeys = try unsafe TicketKeys(copying: ring)
         guard TLSHandshake.index >= 0 else { throw .library("no place for a handshake in an SSL") }
-        guard let pointer = unsafe SSL_CTX_new(TLS_server_method()) else { throw .library("no SSL_CTX") }
+        guard TrafficSecrets.areTold else { throw .library("libssl does not take its key schedule from the relay") }
+        let context = unsafe SSL_CTX_new_ex(nil, CTLSKEYS_PROPERTIES, TLS_server_method())
+        guard let pointer = unsafe context else { throw .library("no SSL_CTX") }
         do throws(TLSSetupError) {
             try unsafe credentials.install(in: pointer)
             try unsafe Self.configure(pointer)

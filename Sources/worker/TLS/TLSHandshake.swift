@@ -1,23 +1,21 @@
-// A TLS 1.3 handshake: libssl makes it on two memory BIOs, and its callbacks tell what a session needs to go on without libssl.
+// A TLS 1.3 handshake: libssl makes it on two memory BIOs, and tells what a session needs to go on without libssl.
 //
 //     bytes ──▶ advance ──▶ needInput      send what is in `output`, come again with more
 //                       ├─▶ established    send what is in `output` (tickets); the session has the bytes behind Finished
 //                       └─▶ failed         send what is in `output` (the alert), then close
 //
-// What libssl must tell, and in which order (checked in each handshake):
+// What is needed of libssl, and in which order it comes (checked in each handshake):
 //
-//     key log SERVER_TRAFFIC_SECRET_0   when the server's Finished has been written: our records under it begin with number 0
-//     headers written after that        one a record: our sequence number when the handshake is over
-//     key log CLIENT_TRAFFIC_SECRET_0   when the client's Finished has been read: its records begin with number 0
-//     headers read after that           none: every byte behind Finished is still in the BIO
+//     the server's Finished is written   behind it our first traffic secret is derived: records under it begin with number 0
+//     headers written after that         one a record: our sequence number when the handshake is over
+//     the client's Finished is read      with its first traffic secret: its records begin with number 0
+//     headers read after that            none: every byte behind Finished is still in the BIO
 //
-// The key log callback is a debugging interface. That it still does what this relies on is not taken for granted: the records
-// just written are opened with the keys derived here, at the numbers counted here, before the session exists. If a libssl
-// changes, handshakes fail; no nonce is used twice.
+// The secrets come from the key schedule that libssl is given (TrafficSecrets). That a libssl still does what this relies on is
+// not taken for granted: the records just written are opened with the keys derived here, at the numbers counted here, before the
+// session exists. If a libssl changes, handshakes fail; no nonce is used twice.
 //
-// It is listened to from the server's Finished on: what libssl tells before that is not wanted.
-//
-// Neither callback lets anything out: the message callback sees handshake messages in the clear, the other secrets.
+// The message callback lets nothing out: it sees handshake messages in the clear.
 
 import COpenSSL
 import Shared
@@ -50,14 +48,15 @@ final class TLSHandshake {
     private let written: OpaquePointer
     private var receivedBytes = 0
 
-    // What the callbacks say
     private var clientSecret: Secret?
     private var serverSecret: Secret?
-    /// Records written, and read, since the secret of that side was there.
+
+    // What the callback says
+    /// Whether the Finished of that side has passed, and records written, and read, since then.
+    private var isFinishedWritten = false
+    private var isFinishedRead = false
     private var recordsWritten: UInt64 = 0
     private var recordsRead: UInt64 = 0
-    /// Whether the server's Finished is written: the secrets that are wanted come after it.
-    private var isFinishedWritten = false
     private var alertSent: UInt8?
     private var alertReceived: UInt8?
 
@@ -108,9 +107,9 @@ final class TLSHandshake {
             }
         }
         receivedBytes += bytes.count
-        listenForSecrets()
         let result = unsafe SSL_do_handshake(ssl)
         let error = unsafe SSL_get_error(ssl, result)
+        takeSecrets()
         if result == 1 { return finish(&output, ciphers) }
         drain(into: &output)
         guard error == SSL_ERROR_WANT_READ else { return .failed(failure()) }
@@ -122,11 +121,10 @@ final class TLSHandshake {
         return .needInput
     }
 
-    /// Has libssl log secrets exactly while the wanted ones may come: it writes each in hexadecimal with sprintf(3), which costs
-    /// more than to derive it, and nobody wants those of the handshake. The callback is the context's, but one handshake at a
-    /// time takes a step.
-    private func listenForSecrets() {
-        unsafe SSL_CTX_set_keylog_callback(context.pointer, isFinishedWritten ? context.secretLogged : nil)
+    /// The step may have derived one: the next step is another handshake's.
+    private func takeSecrets() {
+        if let secret = context.takeSecret(.server) { serverSecret = consume secret }
+        if let secret = context.takeSecret(.client) { clientSecret = consume secret }
     }
 
     /// Moves what libssl has written to the queue.
@@ -220,53 +218,6 @@ final class TLSHandshake {
         return unsafe Unmanaged<TLSHandshake>.fromOpaque(object).takeUnretainedValue()
     }
 
-    typealias SecretLogged = @convention(c) (OpaquePointer?, UnsafePointer<CChar>?) -> Void
-
-    /// SSL_CTX_set_keylog_callback(3): a label, the client's random and a secret, in hexadecimal.
-    static let keyLogged: SecretLogged = { ssl, line in
-        guard let handshake = unsafe of(ssl), let line = unsafe line else { return }
-        // The line ends with a NUL.
-        let text = unsafe UnsafeBufferPointer(start: line, count: strlen(line))
-        if unsafe isLabelled(text, "SERVER_TRAFFIC_SECRET_0 ") {
-            handshake.serverSecret = unsafe secret(text)
-            handshake.recordsWritten = 0
-        } else if unsafe isLabelled(text, "CLIENT_TRAFFIC_SECRET_0 ") {
-            handshake.clientSecret = unsafe secret(text)
-            handshake.recordsRead = 0
-        }
-    }
-
-    private static func isLabelled(_ line: UnsafeBufferPointer<CChar>, _ label: StaticString) -> Bool {
-        let count = label.utf8CodeUnitCount
-        guard line.count > count, let start = line.baseAddress else { return false }
-        // As many bytes as both have.
-        return unsafe memcmp(start, label.utf8Start, count) == 0
-    }
-
-    /// The hexadecimal digits behind the line's last space.
-    private static func secret(_ line: UnsafeBufferPointer<CChar>) -> Secret? {
-        guard let space = unsafe line.lastIndex(of: 0x20) else { return nil }
-        let digits = (space + 1)..<line.count
-        guard digits.count == 64 || digits.count == 96 else { return nil }
-        let secret = Secret(count: digits.count / 2)
-        for (place, index) in stride(from: digits.lowerBound, to: digits.upperBound, by: 2).enumerated() {
-            // Two digits a byte: `digits` has an even count, and lies in the line.
-            guard let high = unsafe digit(line[index]), let low = unsafe digit(line[index + 1]) else { return nil }
-            unsafe secret.unsafeBytes[place] = high << 4 | low
-        }
-        return secret
-    }
-
-    private static func digit(_ character: CChar) -> UInt8? {
-        let code = UInt8(bitPattern: character)
-        return switch code {
-        case 0x30...0x39: code - 0x30
-        case 0x61...0x66: code - 0x61 + 10
-        case 0x41...0x46: code - 0x41 + 10
-        default: nil
-        }
-    }
-
     /// SSL_CTX_set_msg_callback(3): each record's header, each alert, and messages, of which one is waited for.
     static let messagePassed:
         @convention(c) (
@@ -275,15 +226,14 @@ final class TLSHandshake {
             guard let handshake = unsafe of(ssl) else { return }
             if type == SSL3_RT_HEADER {
                 if isWritten == 1 {
-                    if handshake.serverSecret != nil { handshake.recordsWritten += 1 }
-                } else if handshake.clientSecret != nil {
+                    if handshake.isFinishedWritten { handshake.recordsWritten += 1 }
+                } else if handshake.isFinishedRead {
                     handshake.recordsRead += 1
                 }
-            } else if type == SSL3_RT_HANDSHAKE, isWritten == 1, count > 0, let bytes = unsafe bytes {
-                // The message's type (RFC 8446, 4): finished.
+            } else if type == SSL3_RT_HANDSHAKE, count > 0, let bytes = unsafe bytes {
+                // The message's type (RFC 8446, 4): finished. It is told behind its record's header.
                 guard unsafe bytes.load(as: UInt8.self) == 20 else { return }
-                handshake.isFinishedWritten = true
-                handshake.listenForSecrets()
+                if isWritten == 1 { handshake.isFinishedWritten = true } else { handshake.isFinishedRead = true }
             } else if type == SSL3_RT_ALERT, count == 2, let bytes = unsafe bytes {
                 // Two bytes, as just checked.
                 let description = unsafe bytes.load(fromByteOffset: 1, as: UInt8.self)

@@ -30,7 +30,7 @@ struct OracleRecords {
         func name(_ text: StaticString) -> UnsafePointer<CChar> {
             UnsafeRawPointer(text.utf8Start).assumingMemoryBound(to: CChar.self)
         }
-        let algorithm = EVP_KDF_fetch(nil, "TLS13-KDF", nil)
+        let algorithm = EVP_KDF_fetch(nil, "TLS13-KDF", "provider=default")
         let context = EVP_KDF_CTX_new(algorithm)
         defer {
             EVP_KDF_CTX_free(context)
