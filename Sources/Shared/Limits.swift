@@ -287,6 +287,10 @@ package enum Limits {
     package static let controlMessageBytesMax = 16_384
     /// Host keys in one message: the longest fit.
     package static let hostKeysPerMessageMax = 48
+    /// How long a worker waits for more before it tells the supervisor of rooms that have opened or closed. In a storm of joins tens of
+    /// rooms share a message, and the supervisor is woken a hundred times a second at the most; with more, a worker that crashes
+    /// takes the keys of rooms along which have been in use for a while.
+    package static let hostKeyReportNanoseconds: UInt64 = 10_000_000
     /// Messages that wait for a worker or supervisor that does not read; a launch is sent whole, whatever its length.
     package static let controlQueueMessagesMax = 4096
 
@@ -377,6 +381,10 @@ package enum Limits {
                 "a list of host keys fits its message"
             ),
             (controlMessageBytesMax <= socketBufferBytesDefault, "a control message fits its channel"),
+            (
+                hostKeysPerMessageMax * 2 <= controlQueueMessagesMax,
+                "what a worker tells of host keys at a time fits the queue of a channel"
+            ),
             (eventsPerTurnMax >= acceptsPerTurnMax, "what a turn accepts can show events in the next"),
             (
                 UInt64(tlsTicketSeconds) * 1_000_000_000 <= ticketKeyNanoseconds * UInt64(ticketKeys - 1),

@@ -16,6 +16,7 @@ import Testing
             }
             let workers = relay.workerPIDs
             try #require(workers.count == 3)
+            try await relay.keysTold()
             kill(workers[1], SIGKILL)
             try await eventually("a successor") {
                 relay.workerPIDs.count == 3 && !relay.workerPIDs.contains(workers[1])
@@ -62,6 +63,7 @@ import Testing
             let sessions = (0..<12).map { _ in Session() }
             var hosts: [WebSocketClient] = []
             for session in sessions { hosts.append(try await relay.join(session.host())) }
+            try await relay.keysTold()
             let victim = try #require(relay.workerPIDs.first)
             kill(victim, SIGSTOP)
             try await eventually("the worker to stand still") { Processes.state(of: victim) == "T" }

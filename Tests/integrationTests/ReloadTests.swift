@@ -272,6 +272,7 @@ private struct Talk {
         try await Relay.runChangeable(workers: 3, losesWorkers: true) { relay in
             for _ in 0..<6 {
                 let talk = try await Talk(relay, rooms: 12)
+                try await relay.keysTold()
                 let before = relay.count("supervisor reloaded")
                 relay.process.signal(SIGHUP)
                 try await Task.sleep(for: .milliseconds(Int.random(in: 0...60, using: &random)))

@@ -5,9 +5,15 @@ import Logging
 import Shared
 
 extension Worker {
-    /// Tells the supervisor something. Never blocks; if the supervisor has stopped listening for very long, a host key's
-    /// survival may be lost, and is counted.
+    /// Tells the supervisor something, behind what there is to be told of host keys. Where the channel is full, these stay behind,
+    /// which is no harm: what is said here means the same without them.
     mutating func report(_ message: ControlMessage) {
+        tellHostKeys()
+        tell(message)
+    }
+
+    /// Never blocks. A message is lost, and counted, only if thousands wait, and a worker never leaves so many.
+    mutating func tell(_ message: ControlMessage) {
         guard !isSupervisorGone else { return }
         do throws(SystemError) {
             if try !control.send(message) { page.add(1, to: .hostKeyReportsLost) }
@@ -86,6 +92,7 @@ extension Worker {
     private mutating func supervisorGone(_ reason: String) {
         guard !isSupervisorGone else { return }
         isSupervisorGone = true
+        hostKeyReports = HostKeyReports()
         poller.remove(control.number)
         logger.warning("the supervisor is gone: draining", metadata: ["reason": "\(reason)"])
         startDraining(now + UInt64(configuration.shutdownGraceSeconds) * 1_000_000_000, .shutdown)
@@ -140,6 +147,7 @@ extension Worker {
     mutating func sayGoodbye() {
         for slot in rooms.slots where rooms.isOccupied(slot) { disband(slot, drainReason) }
         settle()
+        tellHostKeys()
         publish()
     }
 }

@@ -97,6 +97,8 @@ extension Worker {
             room = existing
         } else {
             room = openRoom(id, hostKey: hostKey)
+            // At once: the worker that had it will say that it is gone there.
+            tellHostKeys()
             rooms[room].isFrozen = true
             arrivingRooms += 1
         }
@@ -161,9 +163,12 @@ extension Worker {
     mutating func takeKey(_ room: [UInt8], _ publicKey: [UInt8], _ expiry: UInt64) {
         guard roomsByID[RoomID(bytes: room)] == nil else { return }
         let expiry = expiry == 0 ? now + Limits.hostKeySurvivalNanoseconds : expiry
-        survivingKeys[RoomID(bytes: room)] = SurvivingKey(publicKey: publicKey, expiry: expiry)
+        let key = SurvivingKey(publicKey: publicKey, expiry: expiry)
+        let isKnown = survivingKeys.updateValue(key, forKey: RoomID(bytes: room)) != nil
         page.add(1, to: .hostKeysRestored)
-        report(.hostKeys([ControlMessage.HostKey(room: room, publicKey: publicKey, expiry: expiry)]))
+        reportHostKey(room, publicKey, expiry: expiry, isKnown: isKnown)
+        // At once: whoever had it says, or has said, that it is gone there.
+        tellHostKeys()
     }
 
     /// Ends the wait for workers that have died, and for the rest of rooms that they left half sent. Not before the inbox is empty:

@@ -239,7 +239,7 @@ extension Worker {
         roomsByID[RoomID(bytes: room.id)] = nil
         page[.rooms] = UInt64(rooms.count)
         page.add(1, to: .roomsMovedOut)
-        report(.hostKeyGone(room: room.id))
+        reportHostKeyGone(room.id)
     }
 
     /// When no room is left, and none can come: tells everybody.
@@ -254,7 +254,7 @@ extension Worker {
                 room: last.room.bytes, publicKey: last.key.publicKey, expiry: last.key.expiry)
             guard say(key, to: owner) else { break }
             leaving.keys.removeLast()
-            report(.hostKeyGone(room: last.room.bytes))
+            reportHostKeyGone(last.room.bytes)
         }
         if leaving.keys.isEmpty && leaving.hasHeardLastCall && isInboxEmpty && handovers.isEmpty {
             while leaving.told < outboxes.count, say(.done(source: index), to: leaving.told) { leaving.told += 1 }

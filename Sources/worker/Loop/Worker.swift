@@ -101,6 +101,7 @@ struct Worker: ~Copyable {
     var tlsLogRate = LogRate(perSecond: 1, burst: 5)
     var isSupervisorGone = false
     var isControlBlocked = false
+    var hostKeyReports = HostKeyReports()
     /// Memory of queues that hold bytes for clients, over all connections (Connection/Memory.swift).
     var heldBytes = 0
     var spareQueues = QueuePool()
@@ -211,14 +212,16 @@ struct Worker: ~Copyable {
         if drainDeadline != nil { drainSome() }
         settle()
         leaveSome()
+        tellDueHostKeys()
         publish()
     }
 
     /// Milliseconds that the next wait may take: a heartbeat a second, and less while something must be tried again.
-    private var patience: Int32 {
+    var patience: Int32 {
         if canResumeHandshake { return 0 }
         if let leaving, !leaving.isDone { return Limits.leavingTurnMilliseconds }
-        return handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil ? 1000 : Limits.busyTurnMilliseconds
+        let isIdle = handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil
+        return min(isIdle ? 1000 : Limits.busyTurnMilliseconds, hostKeyPatience)
     }
 
     /// Flushes what the turn has brought forth and removes who is to go, until neither brings forth more: a leave is said to

@@ -10,10 +10,10 @@ extension Worker {
         let slot = rooms.insert(Room(id: id, hostKey: hostKey, now: second)).slot
         roomsByID[RoomID(bytes: id)] = slot
         roomTimers.set(slot, in: &rooms, due: second + UInt32(configuration.roomIdleSeconds))
-        survivingKeys[RoomID(bytes: id)] = nil
+        let isKnown = survivingKeys.removeValue(forKey: RoomID(bytes: id)) != nil
         page.add(1, to: .roomsOpened)
         page[.rooms] = UInt64(rooms.count)
-        report(.hostKeys([ControlMessage.HostKey(room: id, publicKey: hostKey, expiry: 0)]))
+        reportHostKey(id, hostKey, isKnown: isKnown)
         logger.debug("room opened", metadata: ["room": "\(String(decoding: id, as: UTF8.self))"])
         return slot
     }
@@ -64,7 +64,7 @@ extension Worker {
         page[.rooms] = UInt64(rooms.count)
         memory.rooms.give()
         page.add(1, to: .roomsClosed)
-        report(.hostKeyGone(room: room.id))
+        reportHostKeyGone(room.id)
         logger.debug("room closed", metadata: ["room": "\(String(decoding: room.id, as: UTF8.self))"])
     }
 
@@ -96,7 +96,7 @@ extension Worker {
         for id in expired.keys {
             survivingKeys[id] = nil
             page.add(1, to: .hostKeysExpired)
-            report(.hostKeyGone(room: id.bytes))
+            reportHostKeyGone(id.bytes)
         }
     }
 }

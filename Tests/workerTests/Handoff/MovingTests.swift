@@ -452,6 +452,17 @@ private final class Conversation {
         #expect(members.allSatisfy { !$0.isEnded })
     }
 
+    @Test func `have their host keys told by their new workers as soon as they come there`() throws {
+        let generations = try Generations(1)
+        let members = try joined(generations, "room")
+        try generations.prepare(1)
+        try generations.route()
+        for _ in 0..<1000 where generations.new[0].worker.rooms.count == 0 { generations.turn() }
+        let told = generations.new[0].reports.filter { $0.name.description == "hostKeys" }
+        #expect(told == [.hostKeys([.init(room: Array("room".utf8), publicKey: TokenSigner().publicKey, expiry: 0)])])
+        #expect(members.allSatisfy { !$0.isEnded })
+    }
+
     @Test func `take no member with another host key, and hear nothing of it`() throws {
         let generations = try Generations(1)
         let members = try joined(generations, "room")
