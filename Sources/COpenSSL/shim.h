@@ -154,8 +154,9 @@ static inline int copenssl_record_open(
 // ---- Handshake ----
 
 /// TLS 1.3 and nothing else; the server's order of suites, but ChaCha20 first for a client that has it first (no AES in
-/// hardware).
+/// hardware); the chain that the operator has given and none that libssl looks for in each handshake.
 static inline int copenssl_configure(SSL_CTX *context) {
+    SSL_CTX_set_mode(context, SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_options(
         context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                      SSL_OP_PRIORITIZE_CHACHA);
