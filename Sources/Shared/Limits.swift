@@ -178,6 +178,10 @@ package enum Limits {
     /// Handshake steps in one turn. A step with a client's key share costs up to 250 us with an ECDSA certificate and
     /// twice that with RSA; calls of others go on between turns, so a storm of joins takes longer and they don't stutter.
     package static let tlsHandshakeStepsPerTurnMax = 4
+    /// Connections that wait for a step and stay watched meanwhile: as many as have theirs within six turns. Not to watch one costs
+    /// two system calls, to watch it a look by epoll each turn, about a seventh of those; and with many more a turn's events
+    /// would be theirs and not the calls'.
+    package static let tlsHandshakesWatchedMax = 6 * tlsHandshakeStepsPerTurnMax
     /// Handshakes that libssl is at work on at a time: about 50 KiB each, and 100 MiB for all. Further clients wait, unread.
     package static let tlsHandshakesMax = 2048
     /// Connections that wait for a step; with more, nobody is accepted: they wait in the kernel's queue, where it costs
@@ -386,6 +390,10 @@ package enum Limits {
                 "what a worker tells of host keys at a time fits the queue of a channel"
             ),
             (eventsPerTurnMax >= acceptsPerTurnMax, "what a turn accepts can show events in the next"),
+            (
+                eventsPerTurnMax >= 2 * tlsHandshakesWatchedMax,
+                "handshakes that wait leave most of a turn's events to others"
+            ),
             (
                 UInt64(tlsTicketSeconds) * 1_000_000_000 <= ticketKeyNanoseconds * UInt64(ticketKeys - 1),
                 "a ticket's key stays as long as the ticket is good"

@@ -69,6 +69,8 @@ struct Connection: ~Copyable, Timed {
     var session = Connection.noSession
     /// Whether it speaks TLS, or is about to.
     var isSecure = false
+    /// Whether it waits for a step of its handshake.
+    var awaitsStep = false
     /// TLS records that the socket has not taken. They leave as they are, before anything else.
     var sealed = ByteQueue()
 

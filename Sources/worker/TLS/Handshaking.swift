@@ -1,7 +1,8 @@
 // TLS handshakes of this worker's connections: bytes go to libssl (TLSHandshake), what it says leaves as it is, and when it is done
 // the connection goes on with a session of its own.
 //
-// Few steps a turn are made, because each holds up everybody. A connection that gets none waits in a queue and is not watched
+// Few steps a turn are made, because each holds up everybody. A connection that gets none waits in a queue. Those that wait behind
+// few others stay watched, because their turn comes soon; their events say nothing new until then. The rest are not watched
 // meanwhile, or a storm of them would fill every turn's events and make calls wait all the same. Handshakes that have begun go
 // first: what has been spent on them would be lost at their deadline. All of it must be over, with the request's head, within
 // Limits.requestSeconds of the accept.
@@ -13,12 +14,11 @@ import Shared
 extension Worker {
     /// Reads a connection whose handshake is under way.
     mutating func readHandshake(_ slot: UInt32) {
-        let hasBegun = handshakes[slot] != nil
-        guard handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax, hasBegun || canBeginHandshake else {
-            page.add(1, to: .tlsHandshakePutOff)
-            setInterest(slot, connections[slot].interest.subtracting(.read))
-            let id = connections.id(slot)
-            if hasBegun { waitingHandshakes.begun.append(id) } else { waitingHandshakes.new.append(id) }
+        // This turn's events are from before the steps of those that have waited.
+        guard !resumedHandshakes.contains(connections.id(slot)) else { return }
+        let isPossible = canBeginHandshake || handshakes[slot] != nil
+        guard !connections[slot].awaitsStep, isPossible, handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax else {
+            putOff(slot, isPossible: isPossible)
             return
         }
         switch receiveBuffer.receive(from: connections[slot].socket.number) {
@@ -34,6 +34,22 @@ extension Worker {
         }
     }
 
+    /// Lets a connection wait for its step, once, whatever number of events it has.
+    ///
+    /// - Parameter isPossible: whether it could go on with the next steps that there are.
+    private mutating func putOff(_ slot: UInt32, isPossible: Bool) {
+        // One that can't go on would raise its event again at once, while nothing else is to be done.
+        var staysWatched = isPossible
+        if !connections[slot].awaitsStep {
+            staysWatched = isPossible && waitingHandshakes.count < Limits.tlsHandshakesWatchedMax
+            page.add(1, to: .tlsHandshakePutOff)
+            connections[slot].awaitsStep = true
+            let id = connections.id(slot)
+            if handshakes[slot] != nil { waitingHandshakes.begun.append(id) } else { waitingHandshakes.new.append(id) }
+        }
+        if !staysWatched { setInterest(slot, connections[slot].interest.subtracting(.read)) }
+    }
+
     private var canBeginHandshake: Bool { handshakes.count < Limits.tlsHandshakesMax }
 
     /// Whether a handshake that waits can go on at once.
@@ -44,11 +60,14 @@ extension Worker {
     /// Reads those that have waited longest, as many as this turn has steps for.
     mutating func resumeHandshakes() {
         handshakeSteps = 0
+        resumedHandshakes.removeAll(keepingCapacity: true)
         while handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax && canResumeHandshake {
             let next = waitingHandshakes.begun.popFirst() ?? waitingHandshakes.new.popFirst()
             guard let next, connections.contains(next), connections[next.slot].phase == .handshake else { continue }
+            connections[next.slot].awaitsStep = false
             setInterest(next.slot, connections[next.slot].interest.union(.read))
             readHandshake(next.slot)
+            resumedHandshakes.append(next)
         }
     }
 
