@@ -247,48 +247,6 @@ final class Supervisor {
         return zip(reachable, polled).filter { $1.revents != 0 }.map { $0.0 }
     }
 
-    /// The clients of a relay that goes on don't suffer for a port that somebody else has taken meanwhile.
-    private static func takeOverAdmin(_ address: ListenAddress?, _ logger: Logger) throws(StartError) -> AdminServer {
-        do throws(ListenError) { return try AdminServer(address, logger: logger) } catch {
-            logger.error("no admin listener", metadata: ["reason": "\(error)"])
-        }
-        do throws(ListenError) { return try AdminServer(nil, logger: logger) } catch {
-            throw StartError(description: "can't take over: \(error.cause)", exitStatus: ExitStatus.unavailable)
-        }
-    }
-
-    private func serveAdmin() {
-        var commands: [(AdminCommand, UInt64)] = []
-        defer { for (command, asker) in commands { perform(command, asker) } }
-        admin.turn { request in
-            AdminRoutes.reply(
-                to: request, report: { RelayReport(self) }, outcome: lastOutcome,
-                isChanging: change != nil || nextChange != nil,
-                perform: { command in
-                    // Answered by `ended`, which may be at once.
-                    commands.append((command, request.connection))
-                    return .later
-                })
-        }
-    }
-
-    private func perform(_ command: AdminCommand, _ asker: UInt64) {
-        if change == nil && nextChange == nil { askers.append(asker) } else { nextAskers.append(asker) }
-        switch command {
-        case .reload: request(.reload)
-        case .upgrade: requestUpgrade()
-        case .recycle(let index): request(.recycle(index))
-        }
-    }
-
-    /// A change is over, or has not begun: whoever waits for one is told.
-    func ended(_ kind: Change.Kind, _ outcome: ChangeOutcome) {
-        memory.countChange(kind.number, succeeded: outcome.isSuccess)
-        lastOutcome = outcome
-        for asker in askers { admin.answer(asker, outcome.answer) }
-        askers.removeAll()
-    }
-
     /// When workers that drain are killed.
     private var killDue: UInt64? {
         drainDeadline.map { isForced ? 0 : $0 + Limits.killDelayNanoseconds }
