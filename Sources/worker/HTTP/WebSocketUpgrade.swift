@@ -4,7 +4,6 @@
 // 15.5.22) or for another version of it (RFC 6455, 4.2.2); 400 where it asks and gets it wrong.
 
 import COpenSSL
-import CSodium
 import Shared
 
 /// Whether a request is a good WebSocket handshake.
@@ -73,42 +72,4 @@ extension RequestError {
     fileprivate static func upgradeRequired(_ text: StaticString) -> RequestError {
         RequestError(status: .upgradeRequired, text: text)
     }
-}
-
-/// Base64's alphabets (RFC 4648, 4 and 5).
-enum Base64Variant {
-    /// With padding.
-    case original
-    /// "-" and "_", without padding: JWT's (RFC 7515, 2).
-    case urlWithoutPadding
-
-    fileprivate var code: Int32 {
-        switch self {
-        case .original: sodium_base64_VARIANT_ORIGINAL
-        case .urlWithoutPadding: sodium_base64_VARIANT_URLSAFE_NO_PADDING
-        }
-    }
-}
-
-/// Strict: no line feeds, no stray bits, padding exactly as the variant has it.
-func decodeBase64(_ text: ArraySlice<UInt8>, variant: Base64Variant) -> [UInt8]? {
-    // libsodium (1.0.18, seen where `char` is signed) takes any octet from 0x80 for the alphabet's last character.
-    guard text.allSatisfy({ $0 < 0x80 }) else { return nil }
-    let characters = text.map { CChar(bitPattern: $0) }
-    var decoded = [UInt8](repeating: 0, count: text.count / 4 * 3 + 3)
-    var count = 0
-    // Reads characters.count bytes, writes decoded.count at most. nil: nothing to skip, and all must be base64.
-    let result = unsafe sodium_base642bin(
-        &decoded, decoded.count, characters, characters.count, nil, &count, nil, variant.code)
-    return result == 0 ? Array(decoded.prefix(count)) : nil
-}
-
-/// With padding.
-func encodeBase64(_ bytes: [UInt8]) -> [UInt8] {
-    // With the NUL that the function adds.
-    var characters = [CChar](repeating: 0, count: (bytes.count + 2) / 3 * 4 + 1)
-    // Reads bytes.count bytes, writes characters.count.
-    _ = unsafe sodium_bin2base64(
-        &characters, characters.count, bytes, bytes.count, Base64Variant.original.code)
-    return characters.dropLast().map { UInt8(bitPattern: $0) }
 }
