@@ -89,7 +89,7 @@ package struct Request: Equatable {
     package var hasBody: Bool
     /// Whether the client means to send another request on this connection (RFC 9112, 9.3).
     package var keepAlive: Bool
-    /// The fields of a WebSocket handshake, as they came.
+    /// What it says about a WebSocket handshake.
     package var handshake: HandshakeFields
     /// The values of all X-Forwarded-For lines, joined by commas in their order (RFC 9110, 5.3).
     package var forwardedFor: [UInt8]?
@@ -100,10 +100,16 @@ package struct Request: Equatable {
     package var keepsConnection: Bool { keepAlive && !hasBody }
 }
 
-/// The values of the lines that a WebSocket handshake is made of. Only a request for one is read as one.
+/// What the lines that a WebSocket handshake is made of say. Only a request for one is read as one.
 package struct HandshakeFields: Equatable {
-    package var connection: [ArraySlice<UInt8>] = []
-    package var upgrade: [ArraySlice<UInt8>] = []
-    package var keys: [ArraySlice<UInt8>] = []
-    package var versions: [ArraySlice<UInt8>] = []
+    /// Whether Connection lists "upgrade".
+    package var asksForUpgrade = false
+    /// Whether Upgrade lists "websocket".
+    package var asksForWebSocket = false
+    /// Lines of Sec-WebSocket-Key, and what the first says.
+    package var keyCount = 0
+    package var key: [UInt8] = []
+    /// Lines of Sec-WebSocket-Version, and whether the first says "13".
+    package var versionCount = 0
+    package var isVersion13 = false
 }

@@ -7,6 +7,8 @@
 //
 // A refusal does not depend on how the bytes were cut into reads: whatever a byte alone can show (`searchHead`) is
 // refused before anything that takes the whole head (`readHead`).
+//
+// The head is read where it lies: lines, names and values are ranges of the bytes, and copied is only what the request keeps.
 
 /// Looks at all bytes received since the last request. `searched` of them were there at the call before, which found
 /// the head incomplete: they are not searched again, so that a client who sends byte by byte costs no more than others.
@@ -14,10 +16,7 @@ package func parseRequest(_ bytes: Span<UInt8>, searched: Int = 0) -> RequestPar
     do throws(RequestError) {
         let start = leadingEmptyLineBytes(bytes)
         guard let end = try searchHead(bytes, start: start, searched: searched) else { return .incomplete }
-        var head: [UInt8] = []
-        head.reserveCapacity(end - start)
-        for index in start..<end { head.append(bytes[index]) }
-        return .head(try readHead(head, headBytes: end))
+        return .head(try readHead(bytes, start..<end))
     } catch {
         return .refused(error)
     }
@@ -33,7 +32,9 @@ private func searchHead(_ bytes: Span<UInt8>, start: Int, searched: Int) throws(
     let limit = min(bytes.count, Limits.requestHeadBytesMax)
     // The last three may begin what the next ends.
     var index = max(start, min(max(searched, 3) - 3, limit))
-    while index < limit {
+    while true {
+        index = bytes.firstControl(in: index..<limit)
+        guard index < limit else { break }
         switch bytes[index] {
         case Octet.carriageReturn:
             // RFC 9112, 2.2: a bare CR is invalid.
@@ -45,7 +46,7 @@ private func searchHead(_ bytes: Span<UInt8>, start: Int, searched: Int) throws(
                 throw .malformed("bare LF in request head: lines end with CR LF")
             }
             if index - 3 >= start, bytes[index - 2] == Octet.lineFeed { return index + 1 }
-        case Octet.tab, 0x20...0x7E, 0x80...0xFF:
+        case Octet.tab:
             break
         default:
             // RFC 9110, 5.5. Also what speaks TLS, or anything binary, to this port.
@@ -61,42 +62,37 @@ private func searchHead(_ bytes: Span<UInt8>, start: Int, searched: Int) throws(
 
 /// Reads a head that has passed the search: its lines end with CR LF, the last is empty, and there is no CR, LF or
 /// control character other than HTAB within them.
-private func readHead(_ head: [UInt8], headBytes: Int) throws(RequestError) -> Request {
-    var lines = HeadLines(head: head)
-    let line = try RequestLine(lines.next())
+private func readHead(_ bytes: Span<UInt8>, _ head: Range<Int>) throws(RequestError) -> Request {
+    var lines = HeadLines(head)
+    let line = try RequestLine(bytes, lines.next(bytes))
     var fields = HeadFields()
     while true {
-        let field = lines.next()
+        let field = lines.next(bytes)
         if field.isEmpty { break }
-        try fields.add(field)
+        try fields.add(bytes, field)
     }
-    try fields.checkHost(isHTTP10: line.isHTTP10)
-    let hasBody = try fields.hasBody(isHTTP10: line.isHTTP10)
+    try fields.checkHost(bytes, isHTTP10: line.isHTTP10)
+    let hasBody = try fields.hasBody(bytes, isHTTP10: line.isHTTP10)
     // RFC 9112, 9.3: "close" wins; else 1.1 persists, 1.0 if it asks to.
-    let keepAlive =
-        !listContains(fields.handshake.connection, "close")
-        && (!line.isHTTP10 || listContains(fields.handshake.connection, "keep-alive"))
+    let keepAlive = !fields.asksToClose && (!line.isHTTP10 || fields.asksToKeepAlive)
     return Request(
-        method: line.method, path: line.path, query: line.query, isHTTP10: line.isHTTP10, headBytes: headBytes,
-        hasBody: hasBody, keepAlive: keepAlive,
-        handshake: fields.handshake,
-        forwardedFor: fields.forwardedFor.isEmpty ? nil : Array(fields.forwardedFor.joined(separator: [Octet.comma])),
-        realIP: fields.realIP.last.map { Array($0) })
+        method: line.method, path: line.path, query: line.query, isHTTP10: line.isHTTP10, headBytes: head.upperBound,
+        hasBody: hasBody, keepAlive: keepAlive, handshake: fields.handshake, forwardedFor: fields.forwardedFor,
+        realIP: fields.realIP.map { [UInt8](copying: bytes.extracting($0)) })
 }
 
 /// The lines of a head, without their ends.
 private struct HeadLines {
-    let head: [UInt8]
-    private var index = 0
+    private var rest: Range<Int>
 
-    init(head: [UInt8]) {
-        self.head = head
+    init(_ head: Range<Int>) {
+        rest = head
     }
 
     /// The next line; empty at the end of the head.
-    mutating func next() -> ArraySlice<UInt8> {
-        let line = head[index...].prefix { $0 != Octet.carriageReturn }
-        index = min(line.endIndex + 2, head.count)
+    mutating func next(_ bytes: Span<UInt8>) -> Range<Int> {
+        let line = rest.lowerBound..<bytes.firstIndex(of: Octet.carriageReturn, in: rest)
+        rest = min(line.upperBound + 2, rest.upperBound)..<rest.upperBound
         return line
     }
 }
@@ -111,147 +107,269 @@ private struct RequestLine {
     /// RFC 9112, 3: 501 for a method longer than any that is known. The longest registered one has 17 bytes.
     private static let methodBytesMax = 32
 
-    init(_ line: ArraySlice<UInt8>) throws(RequestError) {
-        let parts = line.split(separator: Octet.space, omittingEmptySubsequences: false)
-        guard parts.count == 3, isToken(parts[0]), !parts[1].isEmpty else {
-            throw .malformed("malformed request line: it is METHOD TARGET HTTP/1.1")
-        }
-        guard parts[0].count <= Self.methodBytesMax else {
+    init(_ bytes: Span<UInt8>, _ line: Range<Int>) throws(RequestError) {
+        let (name, target, version) = try Self.parts(bytes, line)
+        guard name.count <= Self.methodBytesMax else {
             throw RequestError(status: .notImplemented, text: "unknown method")
         }
-        switch String(decoding: parts[0], as: UTF8.self) {
-        case "GET": method = .get
-        case "HEAD": method = .head
-        case let name: method = .other(name)
-        }
-        isHTTP10 = try Self.isHTTP10(parts[2])
-        try readTarget(parts[1])
+        method = Self.method(bytes.extracting(name))
+        isHTTP10 = try Self.isHTTP10(bytes.extracting(version))
+        try readTarget(bytes, target)
+    }
+
+    /// Exactly two spaces, with something before and between them.
+    private static func parts(
+        _ bytes: Span<UInt8>, _ line: Range<Int>
+    ) throws(RequestError) -> (method: Range<Int>, target: Range<Int>, version: Range<Int>) {
+        let first = bytes.firstIndex(of: Octet.space, in: line)
+        let afterFirst = min(first + 1, line.upperBound)
+        let second = bytes.firstIndex(of: Octet.space, in: afterFirst..<line.upperBound)
+        let afterSecond = min(second + 1, line.upperBound)
+        guard second < line.upperBound, !bytes.contains(Octet.space, in: afterSecond..<line.upperBound),
+            isToken(bytes.extracting(line.lowerBound..<first)), afterFirst < second
+        else { throw .malformed("malformed request line: it is METHOD TARGET HTTP/1.1") }
+        return (line.lowerBound..<first, afterFirst..<second, afterSecond..<line.upperBound)
+    }
+
+    private static func method(_ name: Span<UInt8>) -> Method {
+        if name.equals("GET") { return .get }
+        if name.equals("HEAD") { return .head }
+        return .other(String(decoding: [UInt8](copying: name), as: UTF8.self))
     }
 
     /// RFC 9112, 2.3: case-sensitive, one digit each.
-    private static func isHTTP10(_ version: ArraySlice<UInt8>) throws(RequestError) -> Bool {
-        switch String(decoding: version, as: UTF8.self) {
-        case "HTTP/1.1": return false
-        case "HTTP/1.0": return true
-        default: break
-        }
-        let octets = Array(version)
-        guard octets.count == 8, octets.starts(with: "HTTP/".utf8), isDigit(octets[5]), octets[6] == Octet.dot,
-            isDigit(octets[7])
+    private static func isHTTP10(_ version: Span<UInt8>) throws(RequestError) -> Bool {
+        if version.equals("HTTP/1.1") { return false }
+        if version.equals("HTTP/1.0") { return true }
+        guard version.count == 8, version.extracting(0..<5).equals("HTTP/"), isDigit(version[5]),
+            version[6] == Octet.dot, isDigit(version[7])
         else { throw .malformed("malformed HTTP version") }
         throw RequestError(status: .versionNotSupported, text: "HTTP version not supported: speak HTTP/1.1")
     }
 
     /// RFC 9112, 3.2. Octets from 0x80 should have come percent-encoded, but the first relay let them pass.
-    private mutating func readTarget(_ target: ArraySlice<UInt8>) throws(RequestError) {
-        guard target.allSatisfy({ $0 > Octet.space && $0 != Octet.hash }) else {
+    private mutating func readTarget(_ bytes: Span<UInt8>, _ target: Range<Int>) throws(RequestError) {
+        // No space, which ends it, and of all control characters only HTAB has passed the search.
+        guard !bytes.contains(Octet.tab, in: target), !bytes.contains(Octet.hash, in: target) else {
             throw .malformed("invalid character in request target")
         }
-        if target.first == Octet.slash {
-            try readPathAndQuery(target)
+        if bytes[target.lowerBound] == Octet.slash {
+            try readPathAndQuery(bytes, target)
             return
         }
         // Asterisk-form (RFC 9112, 3.2.4).
-        if target.elementsEqual("*".utf8), method == .other("OPTIONS") {
+        if bytes.extracting(target).equals("*"), method == .other("OPTIONS") {
             path = "*"
             return
         }
-        try readPathAndQuery(Self.withoutAuthority(target))
+        try readPathAndQuery(bytes, Self.withoutAuthority(bytes, target))
     }
 
     /// Absolute-form (RFC 9112, 3.2.2): what follows the authority. CONNECT's authority-form is refused here.
-    private static func withoutAuthority(_ target: ArraySlice<UInt8>) throws(RequestError) -> ArraySlice<UInt8> {
-        let schemes = ["http://", "https://"]
-        guard let scheme = schemes.first(where: { lowercase(target.prefix($0.utf8.count)) == $0 }) else {
-            throw .malformed("request target is no path")
-        }
-        let rest = target.dropFirst(scheme.utf8.count)
-        let authority = rest.prefix { $0 != Octet.slash && $0 != Octet.questionMark }
+    private static func withoutAuthority(
+        _ bytes: Span<UInt8>, _ target: Range<Int>
+    ) throws(RequestError) -> Range<Int> {
+        guard let start = schemeEnd(bytes, target) else { throw .malformed("request target is no path") }
+        var end = start
+        while end < target.upperBound, bytes[end] != Octet.slash, bytes[end] != Octet.questionMark { end += 1 }
         // RFC 9110, 4.2.1: no empty host; 4.2.4: user information, with its "@", is an error.
-        guard isHost(authority), let first = authority.first, first != Octet.colon else {
+        guard isHost(bytes.extracting(start..<end)), start < end, bytes[start] != Octet.colon else {
             throw .malformed("invalid authority in request target")
         }
-        return rest[authority.endIndex...]
+        return end..<target.upperBound
+    }
+
+    private static func schemeEnd(_ bytes: Span<UInt8>, _ target: Range<Int>) -> Int? {
+        let schemes: [StaticString] = ["http://", "https://"]
+        for scheme in schemes where scheme.utf8CodeUnitCount <= target.count {
+            let end = target.lowerBound + scheme.utf8CodeUnitCount
+            if bytes.extracting(target.lowerBound..<end).equalsIgnoringCase(scheme) { return end }
+        }
+        return nil
     }
 
     /// A path, which the absolute-form may lack, and a query, which any may lack.
-    private mutating func readPathAndQuery(_ text: ArraySlice<UInt8>) throws(RequestError) {
-        let raw = text.prefix { $0 != Octet.questionMark }
-        guard let decoded = decodePercent(raw, plusIsSpace: false) else {
+    private mutating func readPathAndQuery(_ bytes: Span<UInt8>, _ text: Range<Int>) throws(RequestError) {
+        let raw = text.lowerBound..<bytes.firstIndex(of: Octet.questionMark, in: text)
+        guard let decoded = decodePercent(bytes.extracting(raw), plusIsSpace: false) else {
             throw .malformed("malformed percent-encoding in path")
         }
         path = raw.isEmpty ? "/" : String(decoding: decoded, as: UTF8.self)
-        query = Array(text[raw.endIndex...].dropFirst())
+        query = [UInt8](copying: bytes.extracting(min(raw.upperBound + 1, text.upperBound)..<text.upperBound))
     }
 }
 
 /// The header fields that the relay looks at. Others are checked and forgotten.
 private struct HeadFields {
-    var host: [ArraySlice<UInt8>] = []
-    var handshake = HandshakeFields()
-    var contentLength: [ArraySlice<UInt8>] = []
-    var transferEncoding: [ArraySlice<UInt8>] = []
-    var forwardedFor: [ArraySlice<UInt8>] = []
-    var realIP: [ArraySlice<UInt8>] = []
+    /// Lines of Host, and what the first says.
+    private var hostCount = 0
+    private var host = 0..<0
+    private(set) var handshake = HandshakeFields()
+    /// What Connection lists, in all its lines.
+    private(set) var asksToClose = false
+    private(set) var asksToKeepAlive = false
+    private var contentLength: [Range<Int>] = []
+    private var transferEncoding: [Range<Int>] = []
+    private(set) var forwardedFor: [UInt8]?
+    /// What the last line says.
+    private(set) var realIP: Range<Int>?
 
     /// field-name ":" OWS field-value OWS (RFC 9112, 5).
-    mutating func add(_ line: ArraySlice<UInt8>) throws(RequestError) {
-        guard let first = line.first, first != Octet.space, first != Octet.tab else {
+    mutating func add(_ bytes: Span<UInt8>, _ line: Range<Int>) throws(RequestError) {
+        guard bytes[line.lowerBound] != Octet.space, bytes[line.lowerBound] != Octet.tab else {
             // RFC 9112, 5.2: a server that does not unfold refuses.
             throw .malformed("obsolete line folding in request head")
         }
-        guard let colon = line.firstIndex(of: Octet.colon) else { throw .malformed("header field without a colon") }
-        let name = line[..<colon]
+        let colon = bytes.firstIndex(of: Octet.colon, in: line)
+        guard colon < line.upperBound else { throw .malformed("header field without a colon") }
+        let name = bytes.extracting(line.lowerBound..<colon)
         // RFC 9112, 5.1: no whitespace before the colon; it is no token character.
         guard isToken(name) else { throw .malformed("invalid header field name") }
-        let value = trimBlanks(line[(colon + 1)...])
-        switch lowercase(name) {
-        case "host": host.append(value)
-        case "connection": handshake.connection.append(value)
-        case "upgrade": handshake.upgrade.append(value)
-        case "sec-websocket-key": handshake.keys.append(value)
-        case "sec-websocket-version": handshake.versions.append(value)
-        case "content-length": contentLength.append(value)
-        case "transfer-encoding": transferEncoding.append(value)
-        case "x-forwarded-for": forwardedFor.append(value)
-        case "x-real-ip": realIP.append(value)
-        default: break
+        guard let field = HeadField(name) else { return }
+        add(field, bytes, trimBlanks(bytes, colon + 1..<line.upperBound))
+    }
+
+    private mutating func add(_ field: HeadField, _ bytes: Span<UInt8>, _ value: Range<Int>) {
+        switch field {
+        case .host:
+            if hostCount == 0 { host = value }
+            hostCount += 1
+        case .connection: addConnection(bytes, value)
+        case .upgrade: addUpgrade(bytes, value)
+        case .webSocketKey:
+            if handshake.keyCount == 0 { handshake.key = [UInt8](copying: bytes.extracting(value)) }
+            handshake.keyCount += 1
+        case .webSocketVersion:
+            if handshake.versionCount == 0 { handshake.isVersion13 = bytes.extracting(value).equals("13") }
+            handshake.versionCount += 1
+        case .contentLength: contentLength.append(value)
+        case .transferEncoding: transferEncoding.append(value)
+        case .forwardedFor: addForwardedFor(bytes, value)
+        case .realIP: realIP = value
+        }
+    }
+
+    private mutating func addConnection(_ bytes: Span<UInt8>, _ value: Range<Int>) {
+        var options = ListMembers(value)
+        while let place = options.next(bytes) {
+            let option = bytes.extracting(place)
+            if option.equalsIgnoringCase("upgrade") {
+                handshake.asksForUpgrade = true
+            } else if option.equalsIgnoringCase("close") {
+                asksToClose = true
+            } else if option.equalsIgnoringCase("keep-alive") {
+                asksToKeepAlive = true
+            }
+        }
+    }
+
+    private mutating func addUpgrade(_ bytes: Span<UInt8>, _ value: Range<Int>) {
+        var protocols = ListMembers(value)
+        while let place = protocols.next(bytes) {
+            if bytes.extracting(place).equalsIgnoringCase("websocket") { handshake.asksForWebSocket = true }
+        }
+    }
+
+    private mutating func addForwardedFor(_ bytes: Span<UInt8>, _ value: Range<Int>) {
+        let line = [UInt8](copying: bytes.extracting(value))
+        if forwardedFor == nil {
+            forwardedFor = line
+        } else {
+            forwardedFor?.append(Octet.comma)
+            forwardedFor?.append(contentsOf: line)
         }
     }
 
     /// RFC 9112, 3.2: 400 for a missing, repeated or invalid Host. HTTP/1.0 does not know it.
-    func checkHost(isHTTP10: Bool) throws(RequestError) {
-        guard host.count == 1 || (isHTTP10 && host.isEmpty) else {
-            throw .malformed(host.isEmpty ? "missing Host" : "repeated Host")
+    func checkHost(_ bytes: Span<UInt8>, isHTTP10: Bool) throws(RequestError) {
+        guard hostCount == 1 || (isHTTP10 && hostCount == 0) else {
+            throw .malformed(hostCount == 0 ? "missing Host" : "repeated Host")
         }
-        guard host.allSatisfy({ isHost($0) }) else { throw .malformed("invalid Host") }
+        guard isHost(bytes.extracting(host)) else { throw .malformed("invalid Host") }
     }
 
     /// RFC 9112, 6.
-    func hasBody(isHTTP10: Bool) throws(RequestError) -> Bool {
-        let length = try contentLengthValue()
-        guard !transferEncoding.isEmpty else { return length != nil && length != 0 }
+    func hasBody(_ bytes: Span<UInt8>, isHTTP10: Bool) throws(RequestError) -> Bool {
+        let length = try contentLengthValue(bytes)
+        guard let coding = transferEncoding.last else { return length != nil && length != 0 }
         // RFC 9112, 6.1: 1.0 does not know it; with Content-Length it smells of smuggling; "chunked" is the last.
         guard !isHTTP10 else { throw .malformed("Transfer-Encoding in an HTTP/1.0 request") }
         guard length == nil else { throw .malformed("Content-Length with Transfer-Encoding") }
-        guard let last = transferEncoding.last, let coding = listMembers([last]).last, lowercase(coding) == "chunked"
-        else { throw .malformed("Transfer-Encoding does not end with chunked") }
+        var codings = ListMembers(coding)
+        var isChunked = false
+        while let place = codings.next(bytes) { isChunked = bytes.extracting(place).equalsIgnoringCase("chunked") }
+        guard isChunked else { throw .malformed("Transfer-Encoding does not end with chunked") }
         return true
     }
 
     /// RFC 9110, 8.6: repeated, in lines or in a list, only if the same.
-    private func contentLengthValue() throws(RequestError) -> UInt64? {
+    private func contentLengthValue(_ bytes: Span<UInt8>) throws(RequestError) -> UInt64? {
         var length: UInt64?
         for line in contentLength {
-            for member in line.split(separator: Octet.comma, omittingEmptySubsequences: false) {
-                let digits = trimBlanks(member)
-                // Digits alone: UInt64's own reading takes a sign.
-                guard digits.allSatisfy({ isDigit($0) }), let value = UInt64(String(decoding: digits, as: UTF8.self))
-                else { throw .malformed("malformed Content-Length") }
+            var start = line.lowerBound
+            while start <= line.upperBound {
+                // An empty member is no length.
+                let comma = bytes.firstIndex(of: Octet.comma, in: start..<line.upperBound)
+                guard let value = Self.decimal(bytes, trimBlanks(bytes, start..<comma)) else {
+                    throw .malformed("malformed Content-Length")
+                }
                 guard length == nil || length == value else { throw .malformed("contradicting Content-Length") }
                 length = value
+                start = comma + 1
             }
         }
         return length
+    }
+
+    /// Digits alone, one at least, up to 2^64 - 1.
+    private static func decimal(_ bytes: Span<UInt8>, _ digits: Range<Int>) -> UInt64? {
+        guard !digits.isEmpty else { return nil }
+        var value: UInt64 = 0
+        for index in digits {
+            guard isDigit(bytes[index]) else { return nil }
+            let (tens, isOver) = value.multipliedReportingOverflow(by: 10)
+            let (sum, isBeyond) = tens.addingReportingOverflow(UInt64(bytes[index] - Octet.zero))
+            guard !isOver, !isBeyond else { return nil }
+            value = sum
+        }
+        return value
+    }
+}
+
+/// The names of those fields.
+private enum HeadField {
+    case host
+    case connection
+    case upgrade
+    case webSocketKey
+    case webSocketVersion
+    case contentLength
+    case transferEncoding
+    case forwardedFor
+    case realIP
+
+    /// Nil for any other.
+    init?(_ name: Span<UInt8>) {
+        if name.equalsIgnoringCase("host") {
+            self = .host
+        } else if name.equalsIgnoringCase("connection") {
+            self = .connection
+        } else if name.equalsIgnoringCase("upgrade") {
+            self = .upgrade
+        } else if name.equalsIgnoringCase("sec-websocket-key") {
+            self = .webSocketKey
+        } else if name.equalsIgnoringCase("sec-websocket-version") {
+            self = .webSocketVersion
+        } else if name.equalsIgnoringCase("content-length") {
+            self = .contentLength
+        } else if name.equalsIgnoringCase("transfer-encoding") {
+            self = .transferEncoding
+        } else if name.equalsIgnoringCase("x-forwarded-for") {
+            self = .forwardedFor
+        } else if name.equalsIgnoringCase("x-real-ip") {
+            self = .realIP
+        } else {
+            return nil
+        }
     }
 }

@@ -41,48 +41,90 @@ private func isLetterOrDigit(_ octet: UInt8) -> Bool {
 }
 
 /// RFC 9110, 5.6.2.
-package func isToken(_ text: ArraySlice<UInt8>) -> Bool {
-    !text.isEmpty && text.allSatisfy { isLetterOrDigit($0) || "!#$%&'*+-.^_`|~".utf8.contains($0) }
+func isToken(_ text: Span<UInt8>) -> Bool {
+    for index in text.indices where !isTokenCharacter(text[index]) { return false }
+    return !text.isEmpty
+}
+
+private func isTokenCharacter(_ octet: UInt8) -> Bool {
+    if isLetterOrDigit(octet) { return true }
+    switch octet {
+    case UInt8(ascii: "!"), UInt8(ascii: "#"), UInt8(ascii: "$"), UInt8(ascii: "%"), UInt8(ascii: "&"),
+        UInt8(ascii: "'"), UInt8(ascii: "*"), UInt8(ascii: "+"), UInt8(ascii: "-"), UInt8(ascii: "."),
+        UInt8(ascii: "^"), UInt8(ascii: "_"), UInt8(ascii: "`"), UInt8(ascii: "|"), UInt8(ascii: "~"):
+        return true
+    default:
+        return false
+    }
 }
 
 /// uri-host [ ":" port ] (RFC 9110, 7.2) by its characters: names and addresses are nobody's business here, but what
 /// no URI may hold is refused. May be empty.
-package func isHost(_ text: ArraySlice<UInt8>) -> Bool {
-    text.allSatisfy { isLetterOrDigit($0) || "-._~!$&'()*+,;=%:[]".utf8.contains($0) }
+func isHost(_ text: Span<UInt8>) -> Bool {
+    for index in text.indices where !isHostCharacter(text[index]) { return false }
+    return true
 }
 
-/// Without blanks (OWS, RFC 9110, 5.6.3) at either end.
-package func trimBlanks(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+private func isHostCharacter(_ octet: UInt8) -> Bool {
+    if isLetterOrDigit(octet) { return true }
+    switch octet {
+    case UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "~"), UInt8(ascii: "!"),
+        UInt8(ascii: "$"), UInt8(ascii: "&"), UInt8(ascii: "'"), UInt8(ascii: "("), UInt8(ascii: ")"),
+        UInt8(ascii: "*"), UInt8(ascii: "+"), UInt8(ascii: ","), UInt8(ascii: ";"), UInt8(ascii: "="),
+        UInt8(ascii: "%"), UInt8(ascii: ":"), UInt8(ascii: "["), UInt8(ascii: "]"):
+        return true
+    default:
+        return false
+    }
+}
+
+/// A range without blanks (OWS, RFC 9110, 5.6.3) at either end.
+func trimBlanks(_ bytes: Span<UInt8>, _ range: Range<Int>) -> Range<Int> {
     func isBlank(_ octet: UInt8) -> Bool { octet == Octet.space || octet == Octet.tab }
-    var rest = text.drop { isBlank($0) }
-    while let last = rest.last, isBlank(last) { rest.removeLast() }
-    return rest
+    var (start, end) = (range.lowerBound, range.upperBound)
+    while start < end, isBlank(bytes[start]) { start += 1 }
+    while start < end, isBlank(bytes[end - 1]) { end -= 1 }
+    return start..<end
 }
 
-/// ASCII letters in lower case, as names and tokens are compared.
-package func lowercase(_ text: ArraySlice<UInt8>) -> String {
-    String(decoding: text.map { (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) ? $0 | 0x20 : $0 }, as: UTF8.self)
+/// An ASCII letter in lower case, as names and tokens are compared; any other octet as it is.
+func lowercased(_ octet: UInt8) -> UInt8 {
+    octet >= UInt8(ascii: "A") && octet <= UInt8(ascii: "Z") ? octet | 0x20 : octet
 }
 
-/// The members of a list field, given by its lines, without the empty ones (RFC 9110, 5.6.1.2).
-package func listMembers(_ lines: [ArraySlice<UInt8>]) -> [ArraySlice<UInt8>] {
-    lines.flatMap { $0.split(separator: Octet.comma) }.map { trimBlanks($0) }.filter { !$0.isEmpty }
-}
+/// The members of a list field's line, one by one, without the empty ones (RFC 9110, 5.6.1.2).
+struct ListMembers {
+    private var rest: Range<Int>
 
-/// Whether a list of tokens holds one, given in lower case.
-package func listContains(_ lines: [ArraySlice<UInt8>], _ token: String) -> Bool {
-    listMembers(lines).contains { lowercase($0) == token }
+    init(_ line: Range<Int>) {
+        rest = line
+    }
+
+    /// Where the next member stands, without blanks around it; nil behind the last.
+    mutating func next(_ bytes: Span<UInt8>) -> Range<Int>? {
+        while !rest.isEmpty {
+            let comma = bytes.firstIndex(of: Octet.comma, in: rest)
+            let member = trimBlanks(bytes, rest.lowerBound..<comma)
+            rest = min(comma + 1, rest.upperBound)..<rest.upperBound
+            if !member.isEmpty { return member }
+        }
+        return nil
+    }
 }
 
 /// RFC 3986, 2.1; nil if a "%" is not followed by two hexadecimal digits.
-package func decodePercent(_ text: ArraySlice<UInt8>, plusIsSpace: Bool) -> [UInt8]? {
+package func decodePercent(_ text: Span<UInt8>, plusIsSpace: Bool) -> [UInt8]? {
+    // Most texts have nothing to decode.
+    guard text.contains(Octet.percent) || (plusIsSpace && text.contains(Octet.plus)) else {
+        return [UInt8](copying: text)
+    }
     var decoded: [UInt8] = []
     decoded.reserveCapacity(text.count)
-    var index = text.startIndex
-    while index < text.endIndex {
+    var index = 0
+    while index < text.count {
         switch text[index] {
         case Octet.percent:
-            guard text.endIndex - index > 2, let high = hexValue(text[index + 1]), let low = hexValue(text[index + 2])
+            guard text.count - index > 2, let high = hexValue(text[index + 1]), let low = hexValue(text[index + 2])
             else { return nil }
             decoded.append(high << 4 | low)
             index += 3

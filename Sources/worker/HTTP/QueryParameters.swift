@@ -2,25 +2,40 @@
 
 import Shared
 
-/// The parameters of a query in application/x-www-form-urlencoded.
+/// The parameters of a query in application/x-www-form-urlencoded. They are looked for where they are asked for: there are
+/// three at most that anybody asks for, and only one's value is long.
 struct QueryParameters {
-    private var pairs: [(name: [UInt8], value: [UInt8])] = []
+    private let raw: [UInt8]
 
-    /// A pair with a malformed escape counts as absent. A ";" separates nothing.
     init(_ raw: [UInt8]) {
-        for pair in raw.split(separator: Octet.ampersand) {
-            let name = pair.prefix { $0 != Octet.equals }
-            let value = pair[name.endIndex...].dropFirst()
-            if let name = decodePercent(name, plusIsSpace: true), let value = decodePercent(value, plusIsSpace: true) {
-                pairs.append((name, value))
-            }
-        }
+        self.raw = raw
     }
 
-    /// The value of a parameter, of a repeated one the first.
+    /// The value of a parameter, of a repeated one the first. A pair with a malformed escape counts as absent. A ";" separates
+    /// nothing.
     func first(_ name: StaticString) -> [UInt8]? {
-        let octets = Array(name.description.utf8)
-        return pairs.first { $0.name == octets }?.value
+        let query = raw.span
+        var start = 0
+        while start < query.count {
+            let end = query.firstIndex(of: Octet.ampersand, in: start..<query.count)
+            if let value = Self.value(of: name, in: query.extracting(start..<end)) { return value }
+            start = end + 1
+        }
+        return nil
+    }
+
+    /// The value of a pair, if it has this name.
+    private static func value(of name: StaticString, in pair: Span<UInt8>) -> [UInt8]? {
+        let end = pair.firstIndex(of: Octet.equals, in: pair.indices)
+        guard isName(pair.extracting(0..<end), name) else { return nil }
+        return decodePercent(pair.extracting(min(end + 1, pair.count)..<pair.count), plusIsSpace: true)
+    }
+
+    /// Names may be escaped as well, but hardly ever are.
+    private static func isName(_ text: Span<UInt8>, _ name: StaticString) -> Bool {
+        guard text.contains(Octet.percent) else { return text.equals(name) }
+        guard let decoded = decodePercent(text, plusIsSpace: true) else { return false }
+        return decoded.span.equals(name)
     }
 }
 

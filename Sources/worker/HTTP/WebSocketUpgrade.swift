@@ -22,40 +22,39 @@ enum WebSocketUpgrade: Equatable {
             guard !request.isHTTP10 else { throw .malformed("a WebSocket handshake needs HTTP/1.1") }
             // What is no content to us would be a frame.
             guard !request.hasBody else { throw .malformed("a WebSocket handshake has no content") }
-            guard listContains(fields.upgrade, "websocket") else {
+            guard fields.asksForWebSocket else {
                 throw .upgradeRequired("Upgrade: websocket is missing")
             }
-            guard listContains(fields.connection, "upgrade") else {
+            guard fields.asksForUpgrade else {
                 throw .upgradeRequired("Connection: Upgrade is missing")
             }
-            try Self.checkVersion(fields.versions)
-            self = .valid(accept: try Self.accept(fields.keys))
+            try Self.checkVersion(fields)
+            self = .valid(accept: try Self.accept(fields))
         } catch {
             self = .refused(error)
         }
     }
 
     /// RFC 6455, 11.3.5: 13, and once.
-    private static func checkVersion(_ versions: [ArraySlice<UInt8>]) throws(RequestError) {
-        guard versions.count <= 1 else { throw .malformed("repeated Sec-WebSocket-Version") }
-        guard let version = versions.first, version.elementsEqual("13".utf8) else {
-            throw .upgradeRequired("Sec-WebSocket-Version is not 13")
-        }
+    private static func checkVersion(_ fields: HandshakeFields) throws(RequestError) {
+        guard fields.versionCount <= 1 else { throw .malformed("repeated Sec-WebSocket-Version") }
+        guard fields.isVersion13 else { throw .upgradeRequired("Sec-WebSocket-Version is not 13") }
     }
 
     /// RFC 6455, 4.2.1 (5): 16 bytes in base64, and once (11.3.1).
-    private static func accept(_ keys: [ArraySlice<UInt8>]) throws(RequestError) -> [UInt8] {
-        guard let key = keys.first else { throw .malformed("missing Sec-WebSocket-Key") }
-        guard keys.count == 1 else { throw .malformed("repeated Sec-WebSocket-Key") }
-        guard decodeBase64(key, variant: .original)?.count == 16 else {
+    private static func accept(_ fields: HandshakeFields) throws(RequestError) -> [UInt8] {
+        guard fields.keyCount > 0 else { throw .malformed("missing Sec-WebSocket-Key") }
+        guard fields.keyCount == 1 else { throw .malformed("repeated Sec-WebSocket-Key") }
+        guard decodeBase64(fields.key[...], variant: .original)?.count == 16 else {
             throw .malformed("Sec-WebSocket-Key is not 16 bytes in base64")
         }
-        return acceptValue(for: key)
+        return acceptValue(for: fields.key)
     }
 
     /// RFC 6455, 4.2.2 (5.4). SHA-1 is no security here: it shows that the server speaks WebSocket.
-    private static func acceptValue(for key: ArraySlice<UInt8>) -> [UInt8] {
-        let text = Array(key) + Array("258EAFA5-E914-47DA-95CA-C5AB0DC85B11".utf8)
+    private static func acceptValue(for key: [UInt8]) -> [UInt8] {
+        var text = key
+        text.append(contentsOf: "258EAFA5-E914-47DA-95CA-C5AB0DC85B11".utf8)
         var digest = [UInt8](repeating: 0, count: Int(SHA_DIGEST_LENGTH))
         // Reads text.count bytes of `text`, writes SHA_DIGEST_LENGTH into `digest`; keeps neither.
         _ = unsafe SHA1(text, text.count, &digest)

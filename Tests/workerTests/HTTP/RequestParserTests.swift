@@ -56,6 +56,33 @@ let handshake = get(
         }
     }
 
+    /// The head is looked at in words of eight bytes: no part of it may hang on where in a word it begins.
+    @Test func `are read the same wherever their lines stand`() throws {
+        let lines = ["X-Forwarded-For: 192.0.2.1", "Connection: close ,x", "Content-Length: 7", "X-Real-IP: ::1"]
+        func request(_ padding: Int) throws -> Request {
+            let text = get("/a%20b?room=r", "P\(String(repeating: "a", count: padding)):")
+            return try head(text.dropLast() + lines.joined(separator: "\r\n") + "\r\n\r\n")
+        }
+        var expected = try request(0)
+        #expect(!expected.keepAlive && expected.hasBody && expected.path == "/a b")
+        for padding in 1...16 {
+            expected.headBytes += 1
+            #expect(try request(padding) == expected)
+        }
+    }
+
+    @Test func `are refused for a control character at any place, and taken with any other octet`() {
+        for place in 0..<16 {
+            for octet in UInt8.min...UInt8.max where octet != Octet.lineFeed && octet != Octet.carriageReturn {
+                var bytes = Array(get("/", "A: \(String(repeating: "x", count: 16))").utf8)
+                bytes[bytes.count - 20 + place] = octet
+                let isControl = (octet < 0x20 && octet != Octet.tab) || octet == 0x7F
+                let isRefused = parseRequest(bytes.span) == .refused(.malformed("control character in request head"))
+                #expect(isRefused == isControl, "\(octet) at \(place)")
+            }
+        }
+    }
+
     @Test func `are read into their parts`() throws {
         let request = try head(
             get(
