@@ -23,19 +23,16 @@ struct Claims: Equatable {
         // Types first: a claim of the wrong type is an error of the JSON, whichever else is missing.
         let roomID = try Self.text(members[0], json)
         let peerID = try Self.text(members[1], json)
-        let role = try Self.text(members[2], json)
-        _ = try Self.text(members[3], json)
+        let role = try Self.place(members[2])
+        _ = try Self.place(members[3])
         _ = try Self.integer(members[4], json)
         let expiry = try Self.integer(members[5], json)
 
         guard !roomID.isEmpty else { throw .missingRoomID }
         guard !peerID.isEmpty else { throw .missingPeerID }
         guard peerID.count <= Limits.peerIDBytesMax else { throw .invalidPeerID }
-        switch String(decoding: role, as: UTF8.self) {
-        case "host": isHost = true
-        case "guest": isHost = false
-        default: throw .invalidRole
-        }
+        isHost = isJSONText(json, role, "host")
+        guard isHost || isJSONText(json, role, "guest") else { throw .invalidRole }
         // 0 and none: never.
         guard expiry == 0 || expiry >= nowUnixSeconds else { throw .expired }
         self.roomID = roomID
@@ -44,9 +41,14 @@ struct Claims: Equatable {
 
     /// Empty if absent.
     private static func text(_ value: JSONValue?, _ json: Span<UInt8>) throws(TokenError) -> [UInt8] {
+        unescapeJSON(json, try place(value))
+    }
+
+    /// Where a text stands; nowhere if absent.
+    private static func place(_ value: JSONValue?) throws(TokenError) -> Range<Int> {
         switch value {
-        case nil: return []
-        case .string(let range): return unescapeJSON(json, range)
+        case nil: return 0..<0
+        case .string(let range): return range
         case .number, .other: throw .claimsJSON
         }
     }

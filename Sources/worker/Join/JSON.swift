@@ -31,11 +31,13 @@ func readJSONMembers(_ bytes: Span<UInt8>, _ names: StaticString...) -> [JSONVal
     guard reader.take(Octet.braceOpen, bytes) else { return nil }
     // RFC 8259, 8.1: JSON is UTF-8.
     guard isUTF8(bytes) else { return nil }
-    return reader.readMembers(bytes, names.map { Array($0.description.utf8) })
+    return reader.readMembers(bytes, names)
 }
 
 /// The characters of a string whose place `readJSONMembers` found, as UTF-8.
 func unescapeJSON(_ bytes: Span<UInt8>, _ range: Range<Int>) -> [UInt8] {
+    // Most texts have no escape.
+    guard bytes.contains(Octet.backslash, in: range) else { return [UInt8](copying: bytes.extracting(range)) }
     var text: [UInt8] = []
     var index = range.lowerBound
     while index < range.upperBound {
@@ -69,11 +71,29 @@ func unescapeJSON(_ bytes: Span<UInt8>, _ range: Range<Int>) -> [UInt8] {
     return text
 }
 
+/// Whether a text, escaped or not, stands in a place that `readJSONMembers` found.
+func isJSONText(_ bytes: Span<UInt8>, _ range: Range<Int>, _ text: StaticString) -> Bool {
+    let count = text.utf8CodeUnitCount
+    if range.count == count { return bytes.extracting(range).equals(text) }
+    // An escape takes 6 characters for one at most.
+    guard (count...6 * count).contains(range.count) else { return false }
+    return unescapeJSON(bytes, range).span.equals(text)
+}
+
 /// The integer at a number's place; nil if it has a fraction or an exponent, or is beyond 64 bits.
 func readJSONInteger(_ bytes: Span<UInt8>, _ range: Range<Int>) -> Int64? {
-    // 19 digits and a sign.
-    guard range.count <= 20 else { return nil }
-    return Int64(String(decoding: range.map { bytes[$0] }, as: UTF8.self))
+    let isNegative = bytes[range.lowerBound] == Octet.minus
+    var value: Int64 = 0
+    for index in (isNegative ? range.lowerBound + 1 : range.lowerBound)..<range.upperBound {
+        guard isDigit(bytes[index]) else { return nil }
+        // Below zero until its sign is known to fit: there is one number more there.
+        let (tens, isOver) = value.multipliedReportingOverflow(by: 10)
+        let (difference, isBeyond) = tens.subtractingReportingOverflow(Int64(bytes[index] - Octet.zero))
+        guard !isOver, !isBeyond else { return nil }
+        value = difference
+    }
+    if isNegative { return value }
+    return value == .min ? nil : -value
 }
 
 private func unescapedOctet(_ escaped: UInt8) -> UInt8 {
@@ -98,7 +118,7 @@ private struct JSONReader {
     private var index = 0
 
     /// The members of the object whose brace has just been taken, and nothing behind it but whitespace.
-    mutating func readMembers(_ bytes: Span<UInt8>, _ names: [[UInt8]]) -> [JSONValue?]? {
+    mutating func readMembers(_ bytes: Span<UInt8>, _ names: [StaticString]) -> [JSONValue?]? {
         var values = [JSONValue?](repeating: nil, count: names.count)
         skipWhitespace(bytes)
         if !take(Octet.braceClose, bytes) {
@@ -117,13 +137,8 @@ private struct JSONReader {
     }
 
     /// Which of the names stands at a place, escaped or not.
-    private func match(_ bytes: Span<UInt8>, _ range: Range<Int>, _ names: [[UInt8]]) -> Int? {
-        names.firstIndex { name in
-            // An escape takes 6 characters for one at most.
-            guard (name.count...6 * name.count).contains(range.count) else { return false }
-            if range.count == name.count { return zip(range, name).allSatisfy { bytes[$0] == $1 } }
-            return unescapeJSON(bytes, range) == name
-        }
+    private func match(_ bytes: Span<UInt8>, _ range: Range<Int>, _ names: [StaticString]) -> Int? {
+        names.firstIndex { isJSONText(bytes, range, $0) }
     }
 
     mutating func skipWhitespace(_ bytes: Span<UInt8>) {

@@ -57,21 +57,36 @@ enum TokenError: Error, Equatable {
 /// The claims of a token that is good under a public key at a time. The checks' order is the wire protocol's.
 func verifyToken(_ token: [UInt8], publicKey: [UInt8], nowUnixSeconds: Int64) throws(TokenError) -> Claims {
     guard token.count <= Limits.tokenBytesMax else { throw .malformed }
-    let segments = token.split(separator: Octet.dot, omittingEmptySubsequences: false)
     // Before the header: an empty token has no segment to speak of, and is malformed.
-    guard segments.count == 3 else { throw .malformed }
+    guard let dots = dots(token.span) else { throw .malformed }
     // {"alg":"EdDSA","typ":"JWT"}
-    guard segments[0].elementsEqual("eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9".utf8) else { throw .unsupportedAlgorithm }
-    guard let signature = decodeBase64(segments[2], variant: .urlWithoutPadding) else { throw .signatureEncoding }
-    let signed = Array(token[..<segments[1].endIndex])
-    guard isSigned(signed, signature, publicKey) else { throw .signature }
-    guard let json = decodeBase64(segments[1], variant: .urlWithoutPadding) else { throw .claimsEncoding }
+    guard token.span.extracting(0..<dots.first).equals("eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9") else {
+        throw .unsupportedAlgorithm
+    }
+    guard let signature = decodeBase64(token[(dots.second + 1)...], variant: .urlWithoutPadding) else {
+        throw .signatureEncoding
+    }
+    guard isSigned(token, dots.second, signature, publicKey) else { throw .signature }
+    guard let json = decodeBase64(token[(dots.first + 1)..<dots.second], variant: .urlWithoutPadding) else {
+        throw .claimsEncoding
+    }
     return try Claims(json: json.span, nowUnixSeconds: nowUnixSeconds)
 }
 
-/// RFC 8032, 5.1.7, strict: keys and signatures of small order, or not in their canonical form, are refused.
-private func isSigned(_ message: [UInt8], _ signature: [UInt8], _ publicKey: [UInt8]) -> Bool {
+/// Where the two dots of a token stand; nil unless there are two.
+private func dots(_ token: Span<UInt8>) -> (first: Int, second: Int)? {
+    let first = token.firstIndex(of: Octet.dot, in: token.indices)
+    guard first < token.count else { return nil }
+    let second = token.firstIndex(of: Octet.dot, in: first + 1..<token.count)
+    guard second < token.count, !token.contains(Octet.dot, in: second + 1..<token.count) else { return nil }
+    return (first, second)
+}
+
+/// Whether the first `count` bytes of a token, at most all, are signed. RFC 8032, 5.1.7, strict: keys and signatures of small
+/// order, or not in their canonical form, are refused.
+private func isSigned(_ token: [UInt8], _ count: Int, _ signature: [UInt8], _ publicKey: [UInt8]) -> Bool {
     guard signature.count == Int(crypto_sign_BYTES), publicKey.count == Limits.publicKeyBytes else { return false }
-    // Reads the 64 and 32 bytes just checked for, and message.count of the message.
-    return unsafe crypto_sign_verify_detached(signature, message, UInt64(message.count), publicKey) == 0
+    precondition(count <= token.count, "what is signed is a part of the token")
+    // Reads the 64 and 32 bytes and the `count` of the token just checked for.
+    return unsafe crypto_sign_verify_detached(signature, token, UInt64(count), publicKey) == 0
 }
