@@ -54,7 +54,10 @@ package enum Response {
     }
 
     package static func append(_ field: Field, to bytes: inout [UInt8]) {
-        bytes.append(contentsOf: "\(field.0): \(field.1)\r\n".utf8)
+        bytes.append(contentsOf: field.0.utf8)
+        bytes.append(contentsOf: ": ".utf8)
+        bytes.append(contentsOf: field.1.utf8)
+        bytes.append(contentsOf: "\r\n".utf8)
     }
 }
 

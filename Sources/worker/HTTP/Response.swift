@@ -52,13 +52,13 @@ extension Response {
         return build(.ok, fields, Array(StatusPage.html.utf8), request, unixSeconds: unixSeconds)
     }
 
-    /// The end of a good handshake (RFC 6455, 4.2.2). No extension, no subprotocol.
+    /// The end of a good handshake (RFC 6455, 4.2.2). No extension, no subprotocol: all but the accept value is the same for
+    /// everybody.
     static func switchingProtocols(accept: [UInt8]) -> [UInt8] {
-        var bytes = statusLine(.switchingProtocols)
-        append(("Upgrade", "websocket"), to: &bytes)
-        append(("Connection", "Upgrade"), to: &bytes)
-        append(("Sec-WebSocket-Accept", String(decoding: accept, as: UTF8.self)), to: &bytes)
-        bytes.append(contentsOf: "\r\n".utf8)
+        var bytes = Array("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".utf8)
+        bytes.append(contentsOf: "Sec-WebSocket-Accept: ".utf8)
+        bytes.append(contentsOf: accept)
+        bytes.append(contentsOf: "\r\n\r\n".utf8)
         return bytes
     }
 }
