@@ -1,5 +1,7 @@
 // HTTP request heads: whole, and byte by byte with what was searched before, which must come to the same.
 
+import Shared
+
 @testable import worker
 
 @_cdecl("LLVMFuzzerInitialize")
