@@ -7,7 +7,7 @@ func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CIn
     let key = ControlMessage.HostKey(
         room: Array("room".utf8), publicKey: [UInt8](repeating: 1, count: Limits.publicKeyBytes), expiry: 5)
     let launch = ControlMessage.Launch(
-        index: 0, workers: 2, placementKey: [UInt8](repeating: 4, count: Limits.placementKeyBytes),
+        index: 0, workers: 2, page: 0, placementKey: [UInt8](repeating: 4, count: Limits.placementKeyBytes),
         configuration: Configuration())
     let seeds: [ControlMessage] = [
         .launch(launch),
