@@ -80,9 +80,9 @@ extension Span<UInt8> {
 }
 
 extension [UInt8] {
+    /// A copy. By way of a pointer, because an array that is filled octet by octet costs four times as much.
     package init(copying octets: Span<UInt8>) {
-        self.init(capacity: octets.count) { output in
-            for index in octets.indices { output.append(octets[index]) }
-        }
+        // The array keeps its own octets, and not the pointer.
+        self = unsafe octets.withUnsafeBufferPointer { unsafe Array($0) }
     }
 }
