@@ -198,15 +198,15 @@ final class Supervisor {
         }
         while !isFinished {
             let ready = wait()
-            handleSignals()
-            for place in ready { receive(from: place) }
+            if ready.hasSignals { handleSignals() }
+            for place in ready.places { receive(from: place) }
             watchHearts()
             rotateTickets()
             watchCredentials()
             restartDue()
             advanceChange()
             enforceDeadline()
-            serveAdmin()
+            serveAdmin(hasEvents: ready.hasAdminEvents)
             if !hasServed && drainDeadline == nil && places.allSatisfy(\.isReady) {
                 hasServed = true
                 whenServing()
@@ -226,10 +226,16 @@ final class Supervisor {
         drainDeadline != nil && everyPlace.allSatisfy { $0.pid == nil }
     }
 
+    /// What a wait has brought: nothing else is asked. What comes later makes the next wait short.
+    private struct Ready {
+        /// Those whose channels have something to say or take.
+        var places: [WorkerPlace]
+        var hasSignals: Bool
+        var hasAdminEvents: Bool
+    }
+
     /// Waits for a signal, a message, or the next thing that is due. poll(2): there is a handful of descriptors.
-    ///
-    /// - Returns: the places whose channels have something to say or take.
-    private func wait() -> [WorkerPlace] {
+    private func wait() -> Ready {
         let reachable = everyPlace.filter { $0.control != nil }
         var polled = reachable.map { place in
             let writes = place.control?.isBlocked == true ? Int16(POLLOUT) : 0
@@ -244,7 +250,10 @@ final class Supervisor {
         }
         // Rounded up: a wait that ends a little early would spin.
         _ = unsafe poll(&polled, nfds_t(polled.count), Int32((patience + 999_999) / 1_000_000))
-        return zip(reachable, polled).filter { $1.revents != 0 }.map { $0.0 }
+        return Ready(
+            places: zip(reachable, polled).filter { $1.revents != 0 }.map { $0.0 },
+            hasSignals: polled[reachable.count].revents != 0,
+            hasAdminEvents: polled[reachable.count + 1].revents != 0)
     }
 
     /// When workers that drain are killed.

@@ -129,9 +129,13 @@ final class AdminServer {
     var number: Int32 { poller.number }
 
     /// Does what there is to do, a bounded part of it.
-    func turn(now: UInt64 = Clock.monotonicNanoseconds(), _ reply: (AdminRequest) -> AdminReply) {
+    ///
+    /// - Parameter hasEvents: whether `number` is readable; if not, only time has passed.
+    func turn(
+        hasEvents: Bool, now: UInt64 = Clock.monotonicNanoseconds(), _ reply: (AdminRequest) -> AdminReply
+    ) {
         answersLeft = Limits.adminAnswersPerTurnMax
-        for event in poller.events() {
+        for event in hasEvents ? poller.events() : [] {
             switch event.id {
             case Self.listenerID: if let listener { accept(listener, isLocal: false, now) }
             case Self.localID: if let local { accept(local, isLocal: true, now) }

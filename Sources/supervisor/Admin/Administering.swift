@@ -16,10 +16,12 @@ extension Supervisor {
     }
 
     /// A turn of the admin server, in the supervisor's loop.
-    func serveAdmin() {
+    ///
+    /// - Parameter hasEvents: whether its connections have something to say or take; if not, only time has passed.
+    func serveAdmin(hasEvents: Bool) {
         var commands: [(AdminCommand, UInt64)] = []
         defer { for (command, asker) in commands { perform(command, asker) } }
-        admin.turn { request in
+        admin.turn(hasEvents: hasEvents) { request in
             AdminRoutes.reply(
                 to: request, report: { RelayReport(self) }, outcome: lastOutcome,
                 isChanging: change != nil || nextChange != nil,
