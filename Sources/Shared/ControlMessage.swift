@@ -14,8 +14,11 @@
 //     2  inboxes          worker  first index u32                                   send ends from that index on
 //     3  hostKeys         both    count u32, then each: room (count u32, bytes),    -
 //                                 public key (count u32, 32 bytes), expiry u64:
-//                                 CLOCK_MONOTONIC ns; 0 from a worker
-//     4  hostKeyGone      superv. room (count u32, bytes)                           -
+//                                 CLOCK_MONOTONIC ns; 0: with the room; to the
+//                                 supervisor also one that is past: with it ends
+//                                 what was said of the room before
+//     4  hostKeyGone      superv. room (count u32, bytes); of earlier builds'       -
+//                                 workers, which told each end by itself
 //     5  start            worker  -                                                 -
 //     6  ready            superv. -                                                 -
 //     7  drain            worker  deadline u64: CLOCK_MONOTONIC ns                  -
@@ -117,6 +120,12 @@ package enum ControlMessage: Equatable, Sendable {
             self.room = room
             self.publicKey = publicKey
             self.expiry = expiry
+        }
+
+        /// That a room's key holds no more: one whose time was up long ago. For a supervisor of an earlier build it is nothing else,
+        /// and lapses with the worker at the latest.
+        package static func over(room: [UInt8]) -> HostKey {
+            HostKey(room: room, publicKey: [UInt8](repeating: 0, count: Limits.publicKeyBytes), expiry: 1)
         }
     }
 

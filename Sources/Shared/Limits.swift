@@ -385,10 +385,6 @@ package enum Limits {
                 "a list of host keys fits its message"
             ),
             (controlMessageBytesMax <= socketBufferBytesDefault, "a control message fits its channel"),
-            (
-                hostKeysPerMessageMax * 2 <= controlQueueMessagesMax,
-                "what a worker tells of host keys at a time fits the queue of a channel"
-            ),
             (eventsPerTurnMax >= acceptsPerTurnMax, "what a turn accepts can show events in the next"),
             (
                 eventsPerTurnMax >= 2 * tlsHandshakesWatchedMax,

@@ -346,10 +346,7 @@ final class Supervisor {
                 _ = place.send(.drain(deadline: deadline, isRestart: becomesSuccessor))
             }
         case .hostKeys(let keys):
-            for key in keys {
-                // A room's own has no expiry; a worker may have been given one that has.
-                place.hostKeys[key.room] = WorkerPlace.HostKey(publicKey: key.publicKey, expiry: key.expiry)
-            }
+            place.take(keys, now: Clock.monotonicNanoseconds())
         case .hostKeyGone(let room):
             place.hostKeys[room] = nil
         case .failed(let reason):

@@ -173,6 +173,14 @@ final class WorkerPlace {
         }
     }
 
+    /// The process has told of host keys: a room's own has no expiry, one that it was given has, and one that is over a past one.
+    func take(_ keys: [ControlMessage.HostKey], now: UInt64) {
+        for key in keys {
+            let isOver = key.expiry != 0 && key.expiry <= now
+            hostKeys[key.room] = isOver ? nil : HostKey(publicKey: key.publicKey, expiry: key.expiry)
+        }
+    }
+
     /// The keys as messages to a worker.
     var hostKeyMessages: [ControlMessage] {
         let keys = hostKeys.map { room, key in

@@ -50,7 +50,7 @@ private var unusual: Configuration {
     static let every: [ControlMessage] = [
         launch(), launch(index: 0, workers: 1, Configuration()), launch(index: 255, workers: 256),
         .inboxes(first: 0), .inboxes(first: 253), hostKeys([(Array("ré".utf8), .max)]), hostKeys([]),
-        hostKeys([([1], 2), ([], 3)]),
+        hostKeys([([1], 2), ([], 3)]), .hostKeys([.over(room: [1]), .over(room: [])]),
         hostKeys(Array(repeating: ([UInt8](repeating: 255, count: 256), 0), count: Limits.hostKeysPerMessageMax)),
         .hostKeyGone(room: []), .hostKeyGone(room: [UInt8](repeating: 0, count: 256)), .start, .ready,
         .drain(deadline: 0x0102_0304_0506_0708, isRestart: true), .drain(deadline: 0, isRestart: false),

@@ -34,6 +34,21 @@ import Testing
         #expect(place.hostKeys[[1]]?.publicKey == key)
     }
 
+    @Test func `keeps of host keys what its process has told last, and none that is over`() throws {
+        let place = try place()
+        let key = [UInt8](repeating: 1, count: 32)
+        place.take(
+            [
+                .init(room: [1], publicKey: key, expiry: 0), .init(room: [2], publicKey: key, expiry: now + 1),
+                .init(room: [3], publicKey: key, expiry: 0),
+            ], now: now)
+        #expect(place.hostKeys.mapValues(\.expiry) == [[1]: 0, [2]: now + 1, [3]: 0])
+        place.take([.over(room: [1]), .init(room: [3], publicKey: [2], expiry: 0), .over(room: [4])], now: now)
+        #expect(place.hostKeys.mapValues(\.publicKey) == [[2]: key, [3]: [2]])
+        place.take([.init(room: [2], publicKey: key, expiry: now)], now: now)
+        #expect(place.hostKeys.keys.sorted { $0[0] < $1[0] } == [[3]])
+    }
+
     @Test func `keeps a key no longer because the next process died as well`() throws {
         let place = try place()
         for (room, expiry) in [(1, now + 1), (2, now), (3, now - 1), (4, now + minute)] as [(UInt8, UInt64)] {

@@ -56,29 +56,24 @@ struct HostKeyReports {
         due = min(due, now + Limits.hostKeyReportNanoseconds)
     }
 
-    /// Takes out as much as one message holds: that message, and one for each key that is dropped. In no order, because each is
-    /// about another room.
-    mutating func takeMessages() -> [ControlMessage] {
-        var messages: [ControlMessage] = []
-        var held: [ControlMessage.HostKey] = []
-        var taken: [RoomID] = []
+    /// Takes out as much as one message holds, in no order, because each is about another room.
+    mutating func takeMessage() -> ControlMessage {
+        var taken: [ControlMessage.HostKey] = []
         for (room, change) in changes {
             guard taken.count < Limits.hostKeysPerMessageMax else { break }
-            taken.append(room)
             switch change {
-            case .held(let key, _): held.append(key)
-            case .dropped: messages.append(.hostKeyGone(room: room.bytes))
+            case .held(let key, _): taken.append(key)
+            case .dropped: taken.append(.over(room: room.bytes))
             }
         }
-        if !held.isEmpty { messages.append(.hostKeys(held)) }
         if taken.count == changes.count {
             // What a channel that was full for long has left is not kept.
             changes.removeAll(keepingCapacity: changes.capacity <= 2 * Limits.hostKeysPerMessageMax)
             due = .max
         } else {
-            for room in taken { changes[room] = nil }
+            for key in taken { changes[RoomID(bytes: key.room)] = nil }
         }
-        return messages
+        return .hostKeys(taken)
     }
 }
 
@@ -111,9 +106,9 @@ extension Worker {
     }
 
     private mutating func tellSomeHostKeys() {
-        // In a full channel the messages of one call may wait, and the changes behind them here, where there is one a room.
+        // In a full channel one message may wait, and the changes behind it here, where there is one a room.
         guard !control.isBlocked else { return }
-        for message in hostKeyReports.takeMessages() { tell(message) }
+        tell(hostKeyReports.takeMessage())
     }
 
     /// Milliseconds until the supervisor is to be told something, rounded up; a channel that is full makes an event when it is not.

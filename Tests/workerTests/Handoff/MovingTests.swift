@@ -435,7 +435,11 @@ private final class Conversation {
         #expect(generations.old[0].worker.survivingKeys.isEmpty)
         #expect(
             generations.new[0].reports.contains(.hostKeys([.init(room: [1], publicKey: key, expiry: expiry)])))
-        #expect(generations.old[0].reports.contains(.hostKeyGone(room: [1])))
+        var over: [ControlMessage.HostKey] = []
+        for report in generations.old[0].reports {
+            if case .hostKeys(let keys) = report { over += keys }
+        }
+        #expect(over.contains(.over(room: [1])) && over.contains(.over(room: [2])))
     }
 
     @Test func `are told of in the order of a move`() throws {
@@ -443,8 +447,9 @@ private final class Conversation {
         let members = try joined(generations, "room", 3)
         #expect(try generations.move(to: 2))
         let reports = generations.old[0].reports
-        let names = reports.map(\.name.description).filter { $0 != "hostKeys" }
-        #expect(names == ["routed", "routed", "hostKeyGone", "moved"])
+        let names = reports.map(\.name.description)
+        #expect(names == ["routed", "hostKeys", "routed", "hostKeys", "moved"])
+        #expect(reports.dropLast().last == .hostKeys([.over(room: Array("room".utf8))]))
         guard case .moved(let moved) = reports.last else { return }
         #expect(moved.rooms == 1)
         #expect(moved.clients == 3)
