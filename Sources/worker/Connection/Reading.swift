@@ -28,6 +28,8 @@ extension Worker {
     }
 
     private mutating func readSecure(_ slot: UInt32) {
+        // This turn's events are from before the steps of those handshakes that have waited for one: they were read then.
+        guard resumedHandshakes.isEmpty || !resumedHandshakes.contains(connections.id(slot)) else { return }
         for _ in 0..<Limits.readsPerTurnMax {
             guard connections[slot].interest.contains(.read) else { return }
             switch connections[slot].phase {

@@ -14,8 +14,6 @@ import Shared
 extension Worker {
     /// Reads a connection whose handshake is under way.
     mutating func readHandshake(_ slot: UInt32) {
-        // This turn's events are from before the steps of those that have waited.
-        guard !resumedHandshakes.contains(connections.id(slot)) else { return }
         let isPossible = canBeginHandshake || handshakes[slot] != nil
         guard !connections[slot].awaitsStep, isPossible, handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax else {
             putOff(slot, isPossible: isPossible)
