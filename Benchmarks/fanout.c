@@ -745,6 +745,17 @@ static void usage(void) {
     exit(64);
 }
 
+/* In a child: a process like the first, with a layout of its own, as the relay's workers have. */
+static void become_another(char **argv) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* none outlives the first, which is the one that is ended */
+    for (int i = 1; argv[i]; i += 2) {
+        if (strcmp(argv[i], "--processes") == 0) argv[i + 1] = "1";
+    }
+    execv("/proc/self/exe", argv);
+    perror("fanout: execv");
+    exit(71);
+}
+
 int main(int argc, char **argv) {
     const char *port_text = "", *mode = NULL, *certificate = NULL, *key = NULL;
     long processes = 1;
@@ -763,17 +774,15 @@ int main(int argc, char **argv) {
     if (processes < 1 || processes > 64 || (processes > 1 && port == 0)) usage();
     if (!mode != !certificate || !mode != !key) usage();
     if (mode && strcmp(mode, "ssl") != 0 && strcmp(mode, "evp") != 0) usage();
+    for (; processes > 1; processes--) {
+        if (fork() == 0) become_another(argv);
+    }
     if (mode) tls_setup(strcmp(mode, "evp") == 0 ? TLS_EVP : TLS_SSL, certificate, key);
     signal(SIGPIPE, SIG_IGN); /* libssl writes with write(2) */
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
-    }
-    for (; processes > 1; processes--) {
-        if (fork() != 0) continue;
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* none outlives the first, which is the one that is ended */
-        break;
     }
     epoll = epoll_create1(EPOLL_CLOEXEC);
     serve(listen_on((uint16_t)port));

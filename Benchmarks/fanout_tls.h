@@ -30,7 +30,7 @@ enum {
     RECORD_BYTES_MAX = RECORD_HEADER_BYTES + RECORD_PLAINTEXT_BYTES_MAX + 256,
     ALERT = 21, APPLICATION_DATA = 23, /* RFC 8446, B.1 */
     SECRET_BYTES = 32,
-    TICKETS = 2,                       /* after a full handshake, as many as the relay sends */
+    TICKETS = 2,                       /* after a full handshake: libssl's default */
 };
 
 /* One direction's record protection (RFC 8446, 5.2 and 5.3). */
@@ -146,6 +146,9 @@ static void tls_setup(enum tls_mode mode, const char *certificate, const char *k
     SSL_CTX_set_min_proto_version(tls_context, TLS1_3_VERSION);
     SSL_CTX_set_session_cache_mode(tls_context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(tls_context, TICKETS);
+    /* The same in each process, so that tickets are good in all: no secret, but nothing here is. */
+    static unsigned char ticket_keys[80];
+    SSL_CTX_set_tlsext_ticket_keys(tls_context, ticket_keys, sizeof ticket_keys);
     SSL_CTX_set_session_id_context(tls_context, (const uint8_t *)"fanout", 6);
     if (SSL_CTX_set_ciphersuites(tls_context, "TLS_AES_128_GCM_SHA256") != 1 ||
         SSL_CTX_use_certificate_chain_file(tls_context, certificate) != 1 ||
