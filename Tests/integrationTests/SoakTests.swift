@@ -96,11 +96,12 @@ import Testing
                 [
                     "--rooms", "3", "--clients", "4", "--seconds", "6", "--rate", "60", "--churn", "2", "--pauses", "0",
                 ])
-            #expect(proxy.isDone, "\(result.words)")
+            #expect(proxy.mistakes > 0, "\(result.words)")
             #expect(result.end == .status(1), "\(result.words)")
             let found = Self.faults.filter { number($0, result.summary) != 0 }
             #expect(found == [Self.name(fault)], "\(result.words)")
-            #expect(number(Self.name(fault), result.summary) == 1, "\(result.words)")
+            let count = number(Self.name(fault), result.summary)
+            #expect(fault.isLoss ? (1...proxy.mistakes).contains(count) : count == 1, "\(result.words)")
         }
     }
 

@@ -1,4 +1,5 @@
-// A proxy between a client and the relay that makes one mistake: whoever checks the relay must find it.
+// A proxy between a client and the relay that makes one mistake: whoever checks the relay must find it. Of what it loses it loses a few,
+// for nobody can miss what was said while he was leaving.
 
 import Foundation
 import Glibc
@@ -21,11 +22,13 @@ final class FaultyProxy: Sendable {
         case cutConnection
         /// A connection is closed before it has begun.
         case refuse
+
+        var isLoss: Bool { self == .loseData || self == .loseVoice || self == .loseNotice }
     }
 
     private struct State {
         var framesToSpare: Int
-        var isDone = false
+        var mistakes = 0
         /// The frame that is to come behind its successor, and its connection.
         var held: (frame: [UInt8], connection: Int32)?
         var descriptors: Set<Int32> = []
@@ -34,18 +37,25 @@ final class FaultyProxy: Sendable {
 
     let port: Int
     private let fault: Fault
+    private let framesSpared: Int
+    private let mistakesMax: Int
     private let relayPort: Int
     private let listener: Int32
     private let state: Mutex<State>
 
-    /// Whether the mistake was made.
-    var isDone: Bool { state.withLock { $0.isDone } }
+    /// How many mistakes were made.
+    var mistakes: Int { state.withLock { $0.mistakes } }
 
-    /// The mistake is made at the tenth occasion.
+    /// A receiver need not get what was on its way when it joined: no mistake is made before so many frames.
+    private static let framesBefore = 20
+
+    /// The mistake is made at the tenth occasion, or the second where there are few.
     init(_ fault: Fault, relayPort: Int) throws {
         self.fault = fault
         self.relayPort = relayPort
-        state = Mutex(State(framesToSpare: fault == .loseNotice || fault == .repeatNotice ? 1 : 9))
+        framesSpared = fault == .loseNotice || fault == .repeatNotice ? 1 : 9
+        mistakesMax = fault.isLoss ? 5 : 1
+        state = Mutex(State(framesToSpare: framesSpared))
         let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         self.listener = listener
         var address = Self.loopback(0)
@@ -154,6 +164,7 @@ final class FaultyProxy: Sendable {
         var buffer = [UInt8](repeating: 0, count: 65_536)
         var kept: [UInt8] = []
         var isHead = true
+        var frames = 0
         reading: while true {
             let count = recv(source, &buffer, buffer.count, 0)
             guard count > 0 else { break }
@@ -162,7 +173,8 @@ final class FaultyProxy: Sendable {
             while let length = isHead ? Self.headCount(kept[start...]) : Self.frameCount(kept[start...]) {
                 let piece = Array(kept[start..<start + length])
                 start += length
-                let pieces = isHead ? [piece] : spoil(piece, target)
+                let pieces = frames < Self.framesBefore ? [piece] : spoil(piece, target)
+                if !isHead { frames += 1 }
                 isHead = false
                 guard let pieces else {
                     _ = shutdown(source, Int32(SHUT_RDWR))
@@ -196,10 +208,12 @@ final class FaultyProxy: Sendable {
 
     private func isOccasion() -> Bool {
         state.withLock { state in
-            guard !state.isDone else { return false }
+            guard state.mistakes < mistakesMax else { return false }
             state.framesToSpare -= 1
-            state.isDone = state.framesToSpare < 0
-            return state.isDone
+            guard state.framesToSpare < 0 else { return false }
+            state.framesToSpare = framesSpared
+            state.mistakes += 1
+            return true
         }
     }
 
