@@ -86,6 +86,19 @@ import Testing
         }
     }
 
+    @Test(arguments: commands)
+    func `of OpenSSL that keeps the relay from its key schedule is refused`(command: [String]) async throws {
+        try await withTemporaryFolder { folder in
+            let variables = try await Certificate.of(.ecdsa).variables(in: folder)
+            let path = "\(folder)/openssl.cnf"
+            try write(
+                "openssl_conf = all\n[all]\nalg_section = algorithms\n[algorithms]\ndefault_properties = fips=yes\n",
+                to: path)
+            try await refuses(
+                variables.merging(["OPENSSL_CONF": path]) { $1 }, "openssl.cnf", "fips=yes", command: command)
+        }
+    }
+
     /// PEM with a part of its body missing.
     private func cut(_ pem: String) -> String {
         var lines = pem.split(separator: "\n")

@@ -13,7 +13,7 @@ struct CredentialError: Error, CustomStringConvertible {
             switch error {
             case .noCertificate, .unreadableCertificate, .refusedCertificate: "RELAY_TLS_CERT: "
             case .noKey, .encryptedKey, .unreadableKey, .keyMismatch: "RELAY_TLS_KEY: "
-            case .ticketKeys, .cipherMissing, .library: ""
+            case .ticketKeys, .cipherMissing, .keyScheduleRefused, .library: ""
             }
         description = variable + error.description
     }

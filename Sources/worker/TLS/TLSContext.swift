@@ -38,7 +38,7 @@ final class TLSContext {
         let credentials = try unsafe Credentials(certificates: certificates, key: key)
         let ticketKeys = try unsafe TicketKeys(copying: ring)
         guard TLSHandshake.index >= 0 else { throw .library("no place for a handshake in an SSL") }
-        guard TrafficSecrets.areTold else { throw .library("libssl does not take its key schedule from the relay") }
+        guard TrafficSecrets.areTold else { throw .keyScheduleRefused }
         let context = unsafe SSL_CTX_new_ex(nil, CTLSKEYS_PROPERTIES, TLS_server_method())
         guard let pointer = unsafe context else { throw .library("no SSL_CTX") }
         do throws(TLSSetupError) {

@@ -16,6 +16,8 @@ enum TLSSetupError: Error, Equatable, CustomStringConvertible {
     case ticketKeys(bytes: Int)
     /// libcrypto lacks an AEAD: a build without it, or a configuration that forbids it.
     case cipherMissing(StaticString)
+    /// libssl would not get its key schedule from the relay: a configuration that demands another provider's algorithms.
+    case keyScheduleRefused
     case library(StaticString)
 
     var description: String {
@@ -40,6 +42,9 @@ enum TLSSetupError: Error, Equatable, CustomStringConvertible {
             "\(bytes) bytes are no ring of ticket keys"
         case .cipherMissing(let name):
             "this libcrypto offers no \(name)"
+        case .keyScheduleRefused:
+            "OpenSSL's configuration (openssl.cnf, or what OPENSSL_CONF names) keeps libssl from the relay's key schedule: "
+                + "default_properties such as fips=yes can't be met"
         case .library(let problem):
             "libssl: \(problem)"
         }
