@@ -14,8 +14,8 @@
 enum {
     HASH_BYTES_MAX = CTLSKEYS_SECRET_BYTES_MAX,
     BLOCK_BYTES_MAX = 128, // SHA-384's
-    // Secrets are a hash long, and so is the context of a label; a shared secret is as long as its group's field, P-521's 66 bytes
-    // at the most; labels have 18 bytes at the most, their prefix 6.
+    // Secrets are a hash long, and so is the context of a label; a shared secret is as long as its group's, at most 66 bytes of P-521 or
+    // 80 of SecP384r1MLKEM1024; labels have 18 bytes at the most, their prefix 6.
     BYTES_MAX = 80,
     INFO_BYTES_MAX = 2 + 1 + 2 * BYTES_MAX + 1 + BYTES_MAX + 1, // HkdfLabel (RFC 8446, 7.1), and HKDF's counter
 };
@@ -281,16 +281,28 @@ static int start(
     return 1;
 }
 
-/// Whether libssl will get this provider's algorithm.
+/// Whether two algorithms come from the same provider. Frees them.
+static int are_of_one_provider(EVP_MD *left, EVP_MD *right) {
+    int are = left != NULL && right != NULL && EVP_MD_get0_provider(left) == EVP_MD_get0_provider(right);
+    EVP_MD_free(left);
+    EVP_MD_free(right);
+    return are;
+}
+
+/// Whether libssl will get this provider's algorithm, and all others from where OpenSSL's configuration has it get them.
 static int is_preferred(void) {
     EVP_KDF *fetched = EVP_KDF_fetch(NULL, OSSL_KDF_NAME_TLS1_3_KDF, CTLSKEYS_PROPERTIES);
     int is_ours = fetched != NULL && strcmp(OSSL_PROVIDER_get0_name(EVP_KDF_get0_provider(fetched)), NAME) == 0;
     EVP_KDF_free(fetched);
-    return is_ours;
+    return is_ours && are_of_one_provider(
+                          EVP_MD_fetch(NULL, "SHA256", NULL), EVP_MD_fetch(NULL, "SHA256", CTLSKEYS_PROPERTIES));
 }
 
 int ctlskeys_load(void) {
-    // The default provider comes by itself only where no other is loaded.
-    return OSSL_PROVIDER_load(NULL, "default") != NULL && OSSL_PROVIDER_add_builtin(NULL, NAME, start) == 1 &&
-           OSSL_PROVIDER_load(NULL, NAME) != NULL && is_preferred();
+    // The first fetch brings in the default provider, unless the configuration names others; to load it here would add it to those.
+    EVP_MD *fetched = EVP_MD_fetch(NULL, "SHA256", NULL);
+    if (fetched == NULL) return 0;
+    EVP_MD_free(fetched);
+    return OSSL_PROVIDER_add_builtin(NULL, NAME, start) == 1 && OSSL_PROVIDER_try_load(NULL, NAME, 1) != NULL &&
+           is_preferred();
 }

@@ -16,8 +16,9 @@
 /// For SSL_CTX_new_ex(3): prefers the provider where it has an algorithm.
 #define CTLSKEYS_PROPERTIES "?provider=ctlskeys"
 
-/// Loads the provider into the default library context, beside the default one; once a process. Returns 1, or 0 if libssl would
-/// not get its derivations from it: memory is short, or OpenSSL's configuration demands another provider.
+/// Loads the provider into the default library context, beside those that are there; once a process. Returns 1, or 0 if libssl would
+/// not get its derivations from it, or for it would get other algorithms from elsewhere than OpenSSL's configuration says; or
+/// memory is short.
 int ctlskeys_load(void);
 
 enum ctlskeys_side { CTLSKEYS_CLIENT, CTLSKEYS_SERVER };

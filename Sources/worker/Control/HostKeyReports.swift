@@ -4,7 +4,7 @@
 //
 //     unknown ──held──▶ to be told ──taken──▶ known ──dropped──▶ to be taken back ──taken──▶ unknown
 //        ▲                  │                                            │
-//        └─────dropped──────┘                 held: to be told in the place of what is known
+//        └─────dropped──────┘                 held: to be told at once, in the place of what is known
 //
 // There is one change a room at most, and none for a room that has come and gone in between. So however long the channel is full,
 // nothing is lost, and no more waits than there are rooms here and keys there.
@@ -30,15 +30,18 @@ struct HostKeyReports {
     /// A room's key holds.
     ///
     /// - Parameter isKnown: whether the supervisor has, or is about to be told, a key of this room that outlived its worker.
-    mutating func hold(_ key: ControlMessage.HostKey, isKnown: Bool, now: UInt64) {
+    /// - Returns: whether the supervisor may have another host's key of this room: it must not keep that for a moment longer, or a
+    ///   crash would lock this host out.
+    mutating func hold(_ key: ControlMessage.HostKey, isKnown: Bool, now: UInt64) -> Bool {
         let room = RoomID(bytes: key.room)
-        let replaces =
+        let (replaces, isUrgent) =
             switch changes[room] {
-            case .held(_, let replaces): replaces
-            case .dropped: true
-            case nil: isKnown
+            case .held(_, let replaces): (replaces, false)
+            case .dropped: (true, true)
+            case nil: (isKnown, false)
             }
         change(room, .held(key, replaces: replaces), now)
+        return isUrgent
     }
 
     /// A room's key holds no more.
@@ -84,8 +87,11 @@ extension Worker {
     mutating func reportHostKey(_ room: [UInt8], _ publicKey: [UInt8], expiry: UInt64 = 0, isKnown: Bool) {
         guard !isSupervisorGone else { return }
         let key = ControlMessage.HostKey(room: room, publicKey: publicKey, expiry: expiry)
-        hostKeyReports.hold(key, isKnown: isKnown, now: now)
-        if hostKeyReports.fillsMessage { tellSomeHostKeys() }
+        if hostKeyReports.hold(key, isKnown: isKnown, now: now) {
+            tellHostKeys()
+        } else if hostKeyReports.fillsMessage {
+            tellSomeHostKeys()
+        }
     }
 
     /// A host key is of no use any more.

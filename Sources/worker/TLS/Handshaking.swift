@@ -59,7 +59,8 @@ extension Worker {
     mutating func resumeHandshakes() {
         handshakeSteps = 0
         resumedHandshakes.removeAll(keepingCapacity: true)
-        while handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax && canResumeHandshake {
+        for _ in 0..<Limits.tlsHandshakesResumedPerTurnMax {
+            guard handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax && canResumeHandshake else { return }
             let next = waitingHandshakes.begun.popFirst() ?? waitingHandshakes.new.popFirst()
             guard let next, connections.contains(next), connections[next.slot].phase == .handshake else { continue }
             connections[next.slot].awaitsStep = false

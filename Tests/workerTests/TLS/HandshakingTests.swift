@@ -32,6 +32,15 @@ private struct Fixture: ~Copyable {
         client.exchange()
     }
 
+    /// A client that has gone without a word while it waited for its step.
+    mutating func connectAndEnd() throws {
+        let (socket, far) = try StreamPair().split()
+        let slot = try inner.adopt(socket, isSecure: true)
+        _ = close(far)
+        worker.connections[slot].awaitsStep = true
+        worker.waitingHandshakes.new.append(worker.connections.id(slot))
+    }
+
     var worker: Worker {
         _read { yield inner.worker }
         _modify { yield &inner.worker }
@@ -139,6 +148,18 @@ private struct Fixture: ~Copyable {
         try fixture.crowd(false)
         let then = fixture.turn()
         #expect(then.count == steps + 2)
+    }
+
+    @Test func `are looked at in bounded numbers, although those that have ended take no step`() throws {
+        let lookedAtMax = Limits.tlsHandshakesResumedPerTurnMax
+        var fixture = try Fixture()
+        for _ in 0..<2 * lookedAtMax + 1 { try fixture.connectAndEnd() }
+        var left: [Int] = []
+        for _ in 0..<3 {
+            _ = fixture.turn()
+            left.append(fixture.waiting)
+        }
+        #expect(left == [lookedAtMax + 1, 1, 0] && fixture.worker.connections.count == 0)
     }
 
     @Test func `are found to have ended when it is theirs, and not before`() throws {
