@@ -179,11 +179,11 @@ package enum Limits {
     /// twice that with RSA; calls of others go on between turns, so a storm of joins takes longer and they don't stutter.
     package static let tlsHandshakeStepsPerTurnMax = 4
     /// Connections that have waited for a step and are looked at in one turn: those that have ended meanwhile, or say nothing of TLS,
-    /// take none. One costs a few microseconds.
+    /// take none, but a system call or three each.
     package static let tlsHandshakesResumedPerTurnMax = 64
     /// Connections that wait for a step and stay watched meanwhile: as many as have theirs within six turns, where none that have begun
-    /// come in front of them. Not to watch one costs two system calls, to watch it a look by epoll each turn, about a seventh of those; and with many more a turn's events
-    /// would be theirs and not the calls'.
+    /// come in front of them. Not to watch one costs two system calls altogether, to watch it a look by epoll each turn; with many
+    /// more a turn's events would be theirs and not the calls'.
     package static let tlsHandshakesWatchedMax = 6 * tlsHandshakeStepsPerTurnMax
     /// Handshakes that libssl is at work on at a time: about 50 KiB each, and 100 MiB for all. Further clients wait, unread.
     package static let tlsHandshakesMax = 2048
@@ -195,7 +195,7 @@ package enum Limits {
     /// Ciphertext that waits and is so short is sent together with what is sealed next.
     package static let tlsJoinedBytesMax = 4096
     /// NewSessionTickets after a full handshake (RFC 8446, 4.6.1), as many as behind a resumed one: a client may use each once, has
-    /// one connection, and gets the next ticket with it. The relay before this one sent one, too. A second costs 15 us.
+    /// one connection, and gets the next ticket with it. The relay before this one sent one, too.
     package static let tlsTickets = 1
     /// How long a ticket is good for, seconds.
     package static let tlsTicketSeconds = 7200

@@ -80,7 +80,7 @@ extension Span<UInt8> {
 }
 
 extension [UInt8] {
-    /// A copy. By way of a pointer, because an array that is filled octet by octet costs four times as much.
+    /// A copy. By way of a pointer, because an array that is filled octet by octet costs far more.
     package init(copying octets: Span<UInt8>) {
         // The array keeps its own octets, and not the pointer.
         self = unsafe octets.withUnsafeBufferPointer { unsafe Array($0) }
