@@ -118,4 +118,7 @@ package enum Counter: Int, CaseIterable, Sendable {
     // Connections of one address, at the accept and at the join
     case connectionRefusedAddress
     case joinAddressFull
+
+    // Data that a busy worker held back for more to come: batches, each of one room
+    case batchesHeld
 }

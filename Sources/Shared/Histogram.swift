@@ -5,8 +5,8 @@
 package enum Histogram: Int, CaseIterable, Sendable {
     /// Turns of the loop, from the moment it wakes up to its end: what comes meanwhile waits so long at the most.
     case loopLag
-    /// Messages passed on, from the wake-up of the turn that took them to its end, by when all have been sent: a little more
-    /// than each took.
+    /// Messages passed on, from the wake-up of the turn that took them to the end of the one that sent them, mostly the same: a
+    /// little more than each took.
     case deliveryLatency
     /// Connections handed over, from the wish to the moment when the owner took them.
     case handoffDuration

@@ -54,6 +54,23 @@ package enum Limits {
     /// One room's bytes in one turn: beyond it they are sent before the turn ends. Well below what a socket buffer takes,
     /// so that a quick client never has a backlog of the relay's own making.
     package static let batchBytesMax = 262_144
+    /// While a worker is busy, the data of a room that talks on and on leaves no sooner than this after the room's last send: 500
+    /// times a second. More, and people would feel it on a good line; less, and a room of 20 that all talk at once costs more
+    /// (`Benchmarks/run`, flood).
+    package static let dataSendIntervalNanoseconds: UInt64 = 2_000_000
+    /// Sends by which a room may be ahead of that pace before anything waits: all of 20 people may answer at once.
+    package static let dataSendsAhead: UInt64 = 16
+    /// A room's data, bytes, that is worth a send at once, busy or not: two full TLS records. Beyond it the send itself is little of
+    /// the cost.
+    package static let dataSendBytes = 32_768
+    /// How long a turn waits for events while data is held back: epoll_wait(2) knows no shorter time.
+    package static let holdingTurnMilliseconds: Int32 = 1
+    /// Over how long a worker's load is measured, at the least.
+    package static let loadWindowNanoseconds: UInt64 = 20_000_000
+    /// Percent of a window that turns take in a worker that is busy from then on, and in one that is so no more below it. What is
+    /// held back saves a quarter of the time, not half: there is no flutter in between.
+    package static let busyPercentMin: UInt64 = 50
+    package static let calmPercentMax: UInt64 = 25
     /// Batches that keep up to `batchBytesRetainedMax` between turns, so that the steady state allocates nothing; the
     /// others keep `batchBytesKeptMax`. Twice `batchBytesMax`, because queues double as they grow; for both lanes together
     /// at most 16 MiB, and 256 KiB a thousand rooms that talk in the same turn.
@@ -415,6 +432,8 @@ package enum Limits {
             (pingSeconds < pongSeconds, "a second ping is sent before the first is given up"),
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
             (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),
+            (dataSendBytes < batchBytesMax, "what is held back is less than what is sent in the middle of a turn"),
+            (calmPercentMax < busyPercentMin, "a worker that holds data back does not by that stop being busy"),
             (tlsRecordsPerKey < tlsRecordsPerKeyMax, "a key is renewed before it may not be used any more"),
             (tlsInputBytesMax <= receiveBufferBytes, "records that wait fit the receive buffer"),
             (tlsHandshakeBytesMax <= receiveBytesMax, "what is left of a handshake's last read fits a session"),

@@ -32,6 +32,7 @@ import Testing
                 "closedRestart",
                 "voiceBytesReceived", "dataBytesReceived", "voiceBytesDelivered", "dataBytesDelivered",
                 "connectionRefusedAddress", "joinAddressFull",
+                "batchesHeld",
             ])
     }
 

@@ -78,7 +78,7 @@ private let second: UInt64 = 1_000_000_000
         page[.connections] = 5
         page[.rooms] = 6
         page.add(7, to: .accepted)
-        page.add(8, to: .joinAddressFull)
+        page.add(8, to: .batchesHeld)
         page.record(20_001, count: 9, in: .handoffDuration)
         let words = [0, 8, 16, 64, 80, 512, 512 + 8 * (Counter.allCases.count - 1)].map { fixture.word(start + $0) }
         #expect(words == [2, 0x0102_0304_0506_0708, 4711, 5, 6, 7, 8])

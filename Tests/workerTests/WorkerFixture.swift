@@ -20,6 +20,8 @@ struct WorkerFixture: ~Copyable {
         var tlsContext: TLSContext?
         /// What the inbox's buffers are asked to be.
         var inboxBytes: Int32 = 65_536
+        /// For an hour, whatever it does.
+        var isBusy = false
     }
 
     static let placementKey = [UInt8](0..<16)
@@ -54,6 +56,7 @@ struct WorkerFixture: ~Copyable {
         self.supervisor = ControlChannel(Descriptor(owning: supervisor))
         self.inboxSender = inboxSender
         ends = [inboxSender, nobody]
+        if options.isBusy { worker.makeBusy() }
     }
 
     deinit {
@@ -100,5 +103,12 @@ struct WorkerFixture: ~Copyable {
         var reports: [ControlMessage] = []
         while case .message(let message, _) = supervisor.receive() { reports.append(message) }
         return reports
+    }
+}
+
+extension Worker {
+    /// Lets the worker be busy for an hour, whatever it does.
+    fileprivate mutating func makeBusy() {
+        load.addTurn(from: now, to: now + 3_600_000_000_000)
     }
 }

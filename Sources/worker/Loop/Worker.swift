@@ -66,6 +66,8 @@ struct Worker: ~Copyable {
     var now: UInt64
     var second: UInt32
     var activeBatches: [UInt32] = []
+    /// Those of them that wait for a later turn, since the rooms were last flushed.
+    var heldBatches = 0
     var touched: [UInt32] = []
     var doomed: [(id: SlotID, reason: CloseReason)] = []
     /// Connections in `departed`, which another worker has already.
@@ -80,6 +82,7 @@ struct Worker: ~Copyable {
     let receiveBuffer: LoopBuffer
 
     // Waiting
+    var load: LoadMeter
     /// Connections in `handingOver`, in the order in which they came.
     var handovers: [SlotID] = []
     /// While the process is out of descriptors the listener is not watched; when to try again, 0 if it is watched.
@@ -119,6 +122,11 @@ struct Worker: ~Copyable {
         var dataBytesReceived: UInt64 = 0
         var voiceBytesDelivered: UInt64 = 0
         var dataBytesDelivered: UInt64 = 0
+        /// Messages delivered that had been taken in an earlier turn, and when the first of those turns began.
+        var heldDelivered: UInt64 = 0
+        var heldSince = UInt64.max
+
+        var delivered: UInt64 { voiceDelivered + dataDelivered }
     }
 
     init(_ launched: consuming Launched) throws(SystemError) {
@@ -148,6 +156,7 @@ struct Worker: ~Copyable {
         outboxes = launched.outboxes
         now = Clock.monotonicNanoseconds()
         second = UInt32(now / 1_000_000_000)
+        load = LoadMeter(now: now)
         connectionTimers = TimerWheel(now: second)
         roomTimers = TimerWheel(now: second)
         receiveBuffer = LoopBuffer(bytes: Limits.receiveBufferBytes)
@@ -221,6 +230,7 @@ struct Worker: ~Copyable {
     var patience: Int32 {
         if canResumeHandshake { return 0 }
         if let leaving, !leaving.isDone { return Limits.leavingTurnMilliseconds }
+        if heldBatches > 0 { return Limits.holdingTurnMilliseconds }
         let isIdle = handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil
         return min(isIdle ? 1000 : Limits.busyTurnMilliseconds, hostKeyPatience)
     }
@@ -233,7 +243,7 @@ struct Worker: ~Copyable {
             flushTouched()
             removeDoomed()
             relieveMemory()
-        } while !activeBatches.isEmpty || !touched.isEmpty || !doomed.isEmpty
+        } while activeBatches.count > heldBatches || !touched.isEmpty || !doomed.isEmpty
     }
 
     private mutating func runTimers() {
@@ -251,9 +261,14 @@ struct Worker: ~Copyable {
         let lag = end - min(end, now)
         lagPeak = max(lagPeak, lag)
         page.record(lag, in: .loopLag)
-        let delivered = tally.voiceDelivered + tally.dataDelivered
-        if delivered > 0 { page.record(lag, count: delivered, in: .deliveryLatency) }
-        if tally.bytesSent > 0 || tally.bytesReceived > 0 {
+        load.addTurn(from: now, to: end)
+        if tally.delivered > tally.heldDelivered {
+            page.record(lag, count: tally.delivered - tally.heldDelivered, in: .deliveryLatency)
+        }
+        if tally.heldDelivered > 0 {
+            page.record(end - min(end, tally.heldSince), count: tally.heldDelivered, in: .deliveryLatency)
+        }
+        if tally.bytesSent > 0 || tally.bytesReceived > 0 || tally.delivered > 0 {
             page.add(tally.voiceReceived, to: .voiceReceived)
             page.add(tally.dataReceived, to: .dataReceived)
             page.add(tally.bytesReceived, to: .bytesReceived)

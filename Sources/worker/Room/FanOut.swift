@@ -1,5 +1,6 @@
 // Fan-out: what a member says is encoded once into its room's batch; when the turn ends each member is sent, in one call, the
-// ranges that others said. One lane of bytes for the whole room, no queue per member unless its socket is full.
+// ranges that others said. One lane of bytes for the whole room, no queue per member unless its socket is full. While the worker
+// is busy, data may wait for a later turn (HoldingBack).
 
 import Shared
 
@@ -80,28 +81,17 @@ extension Worker {
         if let batch = rooms[room].batch { return batch }
         let batch = spareBatches.popLast() ?? batches.insert(RoomBatch()).slot
         batches[batch].room = room
+        batches[batch].openedAt = now
         rooms[room].batch = batch
         activeBatches.append(batch)
         return batch
-    }
-
-    /// Sends every room's batch.
-    mutating func flushRooms() {
-        var next = 0
-        while next < activeBatches.count {
-            let batch = activeBatches[next]
-            next += 1
-            // Flushed ahead of the turn's end and in use again, or spare.
-            if batches[batch].room != Room.none { flushRoom(batches[batch].room) }
-            spareBatches.append(batch)
-        }
-        if next > 0 { activeBatches.removeAll(keepingCapacity: true) }
     }
 
     /// Sends a room's batch now, if it has one: before somebody joins, so that what was said before is not for them, and
     /// when the batch is large.
     mutating func flushRoom(_ room: UInt32) {
         guard let batch = rooms[room].batch else { return }
+        let before = tally.delivered
         for place in 0..<rooms[room].members.count {
             deliver(batch, to: rooms[room].members[place])
         }
@@ -111,6 +101,12 @@ extension Worker {
         batches[batch].data.removeAll(keeping: kept)
         batches[batch].room = Room.none
         rooms[room].batch = nil
+        rooms[room].pace.addSend(at: now)
+        if batches[batch].openedAt != now {
+            page.add(1, to: .batchesHeld)
+            tally.heldDelivered += tally.delivered - before
+            tally.heldSince = min(tally.heldSince, batches[batch].openedAt)
+        }
     }
 
     /// Sends one member what the others said.

@@ -9,8 +9,10 @@ struct Room: ~Copyable, Timed {
     let hostKey: [UInt8]
     /// Slots of the connections in it, in no order.
     private(set) var members: [UInt32] = []
-    /// What has been said in this turn of the loop.
+    /// What has been said and not been sent yet.
     var batch: UInt32?
+    /// Of the sends of what was said.
+    var pace = SendPace()
     /// Whether it is on its way from or to another worker: nothing is read or written until all of it has gone or come.
     var isFrozen = false
     /// Second of the last message, join or leave.

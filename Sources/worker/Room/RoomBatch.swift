@@ -1,5 +1,5 @@
-// What a room's members said in one turn of the loop, encoded once: each member is then sent the ranges of it that others
-// said. Two lanes, because voice may overtake data that waits and never the other way round.
+// What a room's members said in one turn of the loop, or in a few (HoldingBack), encoded once: each member is then sent the
+// ranges of it that others said. Two lanes, because voice may overtake data that waits and never the other way round.
 //
 // A lane is frames one behind the other and a list of runs: who said the frames up to which byte. A member who said nothing
 // gets the lane in one piece; one who did gets what stands around its own runs.
@@ -65,12 +65,14 @@ struct Lane: ~Copyable {
     }
 }
 
-/// One room's turn.
+/// What was said in one room.
 struct RoomBatch: ~Copyable {
     var voice = Lane()
     var data = Lane()
     /// The room's slot; `Room.none` while the batch is spare.
     var room = UInt32.max
+    /// The beginning of the turn in which the first of it was said; CLOCK_MONOTONIC nanoseconds.
+    var openedAt: UInt64 = 0
 
     init() {}
 

@@ -19,8 +19,11 @@ private final class Conversation {
 
     init(seed: UInt64, workers: Int, isSecure: Bool) throws {
         random = SplitMix64(seed: seed)
+        // Busy ones hold data back, and must not when they leave.
+        let isBusy = Bool.random(using: &random)
         self.isSecure = isSecure
         var options = WorkerFixture.Options()
+        options.isBusy = isBusy
         if isSecure { options.tlsContext = try makeContext() }
         generations = try Generations(workers, options)
     }
@@ -76,9 +79,11 @@ private final class Conversation {
     }
 
     func finish() {
-        for _ in 0..<200 {
+        var turns = 0
+        while turns < 200 || generations.every.contains(where: { $0.worker.heldBatches > 0 }) {
             for member in members { member.client.exchange() }
             generations.turn()
+            turns += 1
         }
     }
 

@@ -1,0 +1,56 @@
+// A busy worker lets a room's data gather. A send costs the kernel some microseconds, whatever is in it, and where many talk at
+// once sends are most of a worker's time: so the data of a room that has been sent to too often waits for more, to leave with it
+// in one send a member. It waits for `Limits.dataSendIntervalNanoseconds` at the most, which is also the pace at which nothing
+// waits: a room may run ahead of it by `Limits.dataSendsAhead` sends, so that only a room that talks on and on ever waits.
+//
+// Voice never waits, and takes along the data that does. A worker with time to spare holds nothing back, and neither does one
+// that is about to give its rooms away or to close them.
+
+import Shared
+
+extension Worker {
+    /// Sends every room's batch, but those that are held back: they stay in `activeBatches`, and are looked at in each turn.
+    mutating func flushRooms() {
+        var held = 0
+        for index in activeBatches.indices {
+            let batch = activeBatches[index]
+            let room = batches[batch].room
+            // One without a room was flushed ahead of the turn's end, and is spare.
+            if room != Room.none {
+                guard !holdsBack(batch, of: room) else {
+                    activeBatches[held] = batch
+                    held += 1
+                    continue
+                }
+                flushRoom(room)
+            }
+            spareBatches.append(batch)
+        }
+        activeBatches.removeLast(activeBatches.count - held)
+        heldBatches = held
+    }
+
+    private func holdsBack(_ batch: UInt32, of room: UInt32) -> Bool {
+        load.isBusy && batches[batch].voice.frames == 0
+            && batches[batch].data.bytes.count < Limits.dataSendBytes
+            && rooms[room].pace.isAhead(at: now) && leaving == nil && drainDeadline == nil
+    }
+}
+
+/// How far a room's sends are ahead of the pace at which none is held back: a leaky bucket, by the time at which it is empty
+/// (GCRA's theoretical arrival time).
+struct SendPace {
+    /// CLOCK_MONOTONIC nanoseconds, like all times here.
+    private var emptyAt: UInt64 = 0
+
+    /// Whether the next send should wait. It never does for more than an interval.
+    func isAhead(at now: UInt64) -> Bool {
+        emptyAt > now + Limits.dataSendsAhead * Limits.dataSendIntervalNanoseconds
+    }
+
+    mutating func addSend(at now: UInt64) {
+        let interval = Limits.dataSendIntervalNanoseconds
+        // What did not wait, such as voice, does not make what follows wait longer.
+        emptyAt = min(max(emptyAt, now) + interval, now + (Limits.dataSendsAhead + 1) * interval)
+    }
+}
