@@ -15,13 +15,14 @@
  * One iteration of its one loop:
  *
  *   epoll_wait -> accept, read, parse, append each message once to its ROOM's buffer
- *              -> flush: one send(2) a member, of the buffer's ranges that are not the member's own
+ *              -> flush: one send(2) a member, of the buffer's ranges that are not the member's own; a room that has
+ *                 been flushed too often of late waits for up to 2 ms, as in a busy relay
  *              -> free what was closed
  *
  * Invariants
  *   - An idle connection owns no buffer: reads go into one buffer of the loop, and a connection
  *     gets one of its own only while a request head, a frame or a fragmented message is incomplete.
- *   - A room's buffer is empty between iterations. What the kernel did not take of a member's
+ *   - A room's buffer is empty between iterations, unless the room waits. What the kernel did not take of a member's
  *     ranges is copied to that member's backlog, and from then on everything for that member goes
  *     through the backlog until EPOLLOUT has emptied it: so frames are never reordered or torn.
  *   - A closed connection has fd -1, is in no room, and is freed at the end of the iteration (the
@@ -44,6 +45,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fanout.h"
@@ -57,6 +59,9 @@ enum {
     BACKLOG_BYTES_MAX = 64 * 1024 * 1024, /* beyond it a reader is hopeless and closed */
     OUTPUT_BYTES_KEPT = 1024 * 1024,   /* a room's buffer above this is given back after a flush */
     RANGES_MAX = 256,                  /* iovecs a send; more ranges take more sends */
+    FLUSH_NANOSECONDS = 2000000,       /* between a room's flushes, as in the relay, from when it is */
+    FLUSHES_AHEAD = 16,                /* so many ahead of that pace; but never where as much waits as */
+    FLUSH_BYTES = 32768,
     ROOM_BUCKETS = 4096,
 };
 
@@ -79,12 +84,13 @@ struct room {
     size_t id_length;
     struct connection **members;
     uint32_t count, capacity;
-    /* This iteration only. */
-    struct buffer output;              /* the iteration's messages, as frames */
+    /* Until the next flush only. */
+    struct buffer output;              /* messages, as frames */
     struct span *spans;
     uint32_t span_count, span_capacity;
     bool dirty;                        /* in the list of rooms to flush */
     struct room *next_dirty;
+    uint64_t pace;                     /* when its flushes are within the pace again (GCRA), nanoseconds */
 };
 
 enum state { HEAD, OPEN, ENDING };     /* ENDING: closes as soon as its backlog is sent */
@@ -110,6 +116,8 @@ struct connection {
 static int epoll;
 static struct room *rooms[ROOM_BUCKETS];
 static struct room *dirty_rooms;
+static bool paces_rooms;               /* not with libssl: it stands for what most servers do */
+static uint64_t now;                   /* nanoseconds at the iteration's beginning */
 static struct connection *dead_connections;
 static uint8_t received[RECEIVE_BYTES];
 static struct buffer gathered;         /* TLS: what is sent at once, in one piece */
@@ -419,9 +427,24 @@ static void room_flush_member(struct room *r, struct connection *c) {
     if (count) connection_send(c, ranges, count);
 }
 
+/* The relay's rule, except that this server knows no load: it matters where there is no end to it. */
+static bool room_waits(struct room *r) {
+    if (r->count == 0 || r->output.end >= FLUSH_BYTES || !paces_rooms) return false;
+    if (r->pace > now + (uint64_t)FLUSHES_AHEAD * FLUSH_NANOSECONDS) return true;
+    r->pace = (r->pace > now ? r->pace : now) + FLUSH_NANOSECONDS;
+    return false;
+}
+
 static void rooms_flush(void) {
+    struct room *waiting = NULL;
     while (dirty_rooms) {
         struct room *r = dirty_rooms;
+        if (room_waits(r)) {
+            dirty_rooms = r->next_dirty;
+            r->next_dirty = waiting;
+            waiting = r;
+            continue;
+        }
         /* Downwards: a member closed on the way is replaced by the last one, which has been served. */
         for (uint32_t i = r->count; i-- > 0;) room_flush_member(r, r->members[i]);
         dirty_rooms = r->next_dirty;
@@ -431,6 +454,7 @@ static void rooms_flush(void) {
         if (r->output.capacity > OUTPUT_BYTES_KEPT) buffer_free(&r->output);
         if (r->count == 0) room_free(r);
     }
+    dirty_rooms = waiting;
 }
 
 /* ---- frames ---- */
@@ -706,7 +730,10 @@ static void serve(int listener) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}; /* NULL: the listener */
     epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
     for (;;) {
-        int count = epoll_wait(epoll, events, EVENTS_MAX, -1);
+        int count = epoll_wait(epoll, events, EVENTS_MAX, dirty_rooms ? 1 : -1);
+        struct timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        now = (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
         for (int i = 0; i < count; i++) {
             struct connection *c = events[i].data.ptr;
             if (!c) {
@@ -778,6 +805,7 @@ int main(int argc, char **argv) {
         if (fork() == 0) become_another(argv);
     }
     if (mode) tls_setup(strcmp(mode, "evp") == 0 ? TLS_EVP : TLS_SSL, certificate, key);
+    paces_rooms = tls_mode != TLS_SSL;
     signal(SIGPIPE, SIG_IGN); /* libssl writes with write(2) */
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
