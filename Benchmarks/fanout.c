@@ -62,6 +62,7 @@ enum {
     FLUSH_NANOSECONDS = 2000000,       /* between a room's flushes, as in the relay, from when it is */
     FLUSHES_AHEAD = 16,                /* so many ahead of that pace; but never where as much waits as */
     FLUSH_BYTES = 32768,
+    FLUSH_MESSAGE_BYTES = 1024,        /* as the mean */
     ROOM_BUCKETS = 4096,
 };
 
@@ -88,6 +89,7 @@ struct room {
     struct buffer output;              /* messages, as frames */
     struct span *spans;
     uint32_t span_count, span_capacity;
+    size_t messages;                   /* in the output */
     bool dirty;                        /* in the list of rooms to flush */
     struct room *next_dirty;
     uint64_t pace;                     /* when its flushes are within the pace again (GCRA), nanoseconds */
@@ -384,6 +386,7 @@ static void room_append(struct connection *c, const uint8_t *payload, size_t cou
     size_t header = encode_header(to, count);
     unmask(to + header, payload, count, key);
     r->output.end += header + count;
+    r->messages++;
 
     if (c->last_span != NONE && r->spans[c->last_span].end == start) {
         r->spans[c->last_span].end = r->output.end;
@@ -429,7 +432,8 @@ static void room_flush_member(struct room *r, struct connection *c) {
 
 /* The relay's rule, except that this server knows no load: it matters where there is no end to it. */
 static bool room_waits(struct room *r) {
-    if (r->count == 0 || r->output.end >= FLUSH_BYTES || !paces_rooms) return false;
+    if (r->count == 0 || !paces_rooms) return false;
+    if (r->output.end >= FLUSH_BYTES || r->output.end >= r->messages * FLUSH_MESSAGE_BYTES) return false;
     if (r->pace > now + (uint64_t)FLUSHES_AHEAD * FLUSH_NANOSECONDS) return true;
     r->pace = (r->pace > now ? r->pace : now) + FLUSH_NANOSECONDS;
     return false;
@@ -451,6 +455,7 @@ static void rooms_flush(void) {
         r->dirty = false;
         r->output.start = r->output.end = 0;
         r->span_count = 0;
+        r->messages = 0;
         if (r->output.capacity > OUTPUT_BYTES_KEPT) buffer_free(&r->output);
         if (r->count == 0) room_free(r);
     }

@@ -63,6 +63,9 @@ package enum Limits {
     /// A room's data, bytes, that is worth a send at once, busy or not: two full TLS records. Beyond it the send itself is little of
     /// the cost.
     package static let dataSendBytes = 32_768
+    /// The same for one message, frame and all: larger ones (in the mean of those that wait) leave at once. Their bytes cost more
+    /// than their send, and a transfer in pieces waits for each.
+    package static let dataSendMessageBytes = 1024
     /// How long a turn waits for events while data is held back: epoll_wait(2) knows no shorter time.
     package static let holdingTurnMilliseconds: Int32 = 1
     /// Over how long a worker's load is measured, at the least.
@@ -432,6 +435,7 @@ package enum Limits {
             (pingSeconds < pongSeconds, "a second ping is sent before the first is given up"),
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
             (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),
+            (dataSendMessageBytes < dataSendBytes, "several messages can wait together"),
             (dataSendBytes < batchBytesMax, "what is held back is less than what is sent in the middle of a turn"),
             (calmPercentMax < busyPercentMin, "a worker that holds data back does not by that stop being busy"),
             (tlsRecordsPerKey < tlsRecordsPerKeyMax, "a key is renewed before it may not be used any more"),

@@ -32,7 +32,8 @@ extension Worker {
 
     private func holdsBack(_ batch: UInt32, of room: UInt32) -> Bool {
         load.isBusy && batches[batch].voice.frames == 0
-            && batches[batch].data.bytes.count < Limits.dataSendBytes
+            && batches[batch].data.bytes.count
+                < min(Limits.dataSendBytes, Limits.dataSendMessageBytes * batches[batch].data.frames)
             && rooms[room].pace.isAhead(at: now) && leaving == nil && drainDeadline == nil
     }
 }

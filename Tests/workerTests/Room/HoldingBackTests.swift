@@ -185,23 +185,45 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
         #expect(last == [2])
     }
 
-    @Test func `leaves at once when it is worth a send of its own`() throws {
+    @Test func `leaves at once when together it is worth a send`() throws {
         var talk = try Talk()
         let room = talk.open("room")
         let (one, other) = (try talk.enter(room), try talk.enter(room))
         _ = try talk.useUp(one, other)
-        // With the frames' headers, of four bytes and of two: one byte too few, and as many as it takes.
-        let large = [UInt8](repeating: 1, count: Limits.dataSendBytes - 4 - 2 - 2)
+        // Frames of 1023 bytes, a header of four each, and then one with a header of two: a byte too few, and as many as it takes.
+        let piece = [UInt8](repeating: 1, count: Limits.dataSendMessageBytes - 1 - 4)
+        let pieces = [[UInt8]](repeating: piece, count: Limits.dataSendBytes / Limits.dataSendMessageBytes)
+        let left = Limits.dataSendBytes - pieces.count * (piece.count + 4) - 2
+        for isEnough in [false, true] {
+            let last = [UInt8](repeating: 2, count: isEnough ? left : left - 1)
+            for payload in pieces { talk.turn([(one, payload)]) }
+            let nothing = try talk.hear(other)
+            #expect(nothing.isEmpty)
+            talk.turn([(one, last)])
+            #expect(talk.held == (isEnough ? 0 : 1))
+            talk.pass(isEnough ? 0 : Self.interval)
+            talk.turn()
+            let heard = try talk.hear(other)
+            #expect(heard == pieces + [last])
+        }
+    }
+
+    @Test func `leaves at once in messages that are large in the mean`() throws {
+        var talk = try Talk()
+        let room = talk.open("room")
+        let (one, other) = (try talk.enter(room), try talk.enter(room))
+        _ = try talk.useUp(one, other)
+        let large = [UInt8](repeating: 1, count: Limits.dataSendMessageBytes - 4)
         talk.turn([(one, large)])
-        talk.turn([(one, [2])])
+        let atOnce = try talk.hear(other)
+        #expect(atOnce == [large])
+        let smaller = [UInt8](repeating: 2, count: large.count - 1)
+        talk.turn([(one, smaller)])
         #expect(talk.held == 1)
-        talk.pass(Self.interval)
-        talk.turn()
-        _ = try talk.hear(other)
-        talk.turn([(one, large)])
-        talk.turn([(one, [2, 3])])
+        // Its one byte more makes up for what the first was short of.
+        talk.turn([(one, large + [3])])
         let heard = try talk.hear(other)
-        #expect(heard == [large, [2, 3]])
+        #expect(heard == [smaller, large + [3]])
     }
 
     @Test func `does not keep another room's waiting`() throws {
