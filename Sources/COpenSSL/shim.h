@@ -8,7 +8,6 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/kdf.h>
 #include <openssl/param_build.h>
 #include <openssl/pem.h>
@@ -64,31 +63,6 @@ static inline int copenssl_wipe_freed_memory(void) {
 
 /// Frees memory that libcrypto allocated.
 static inline void copenssl_free(void *memory) { OPENSSL_free(memory); }
-
-// ---- Key schedule ----
-
-/// HKDF-Expand for one block at the most (RFC 5869, 2.3): HMAC (RFC 2104) of `info`, which ends with the counter. The digest is
-/// one that was fetched: HMAC(3) fetches it, and a MAC, each time, which costs four times as much. Returns 0 if memory is short.
-static inline int copenssl_hkdf_expand(
-    const EVP_MD *digest, const unsigned char *secret, size_t secret_bytes, const unsigned char *info, size_t info_bytes,
-    unsigned char *output, size_t output_bytes) {
-    unsigned char pad[128], hash[EVP_MAX_MD_SIZE];
-    size_t block = (size_t)EVP_MD_get_block_size(digest), hash_bytes = (size_t)EVP_MD_get_size(digest);
-    if (block > sizeof pad || secret_bytes > block || output_bytes > hash_bytes) return 0;
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    if (context == NULL) return 0;
-    for (size_t index = 0; index < block; index++) pad[index] = 0x36 ^ (index < secret_bytes ? secret[index] : 0);
-    int made = EVP_DigestInit_ex(context, digest, NULL) == 1 && EVP_DigestUpdate(context, pad, block) == 1 &&
-               EVP_DigestUpdate(context, info, info_bytes) == 1 && EVP_DigestFinal_ex(context, hash, NULL) == 1;
-    for (size_t index = 0; index < block; index++) pad[index] ^= 0x36 ^ 0x5C;
-    made = made && EVP_DigestInit_ex(context, NULL, NULL) == 1 && EVP_DigestUpdate(context, pad, block) == 1 &&
-           EVP_DigestUpdate(context, hash, hash_bytes) == 1 && EVP_DigestFinal_ex(context, hash, NULL) == 1;
-    if (made) memcpy(output, hash, output_bytes);
-    OPENSSL_cleanse(pad, sizeof pad);
-    OPENSSL_cleanse(hash, sizeof hash);
-    EVP_MD_CTX_free(context); // Wipes what it holds.
-    return made;
-}
 
 // ---- Records (RFC 8446, 5.2) ----
 

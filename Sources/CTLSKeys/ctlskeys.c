@@ -36,7 +36,7 @@ struct derivation {
     const struct digests *digests;
     EVP_MD_CTX *hashing;
     const EVP_MD *digest;
-    size_t hash_bytes, block_bytes;
+    size_t hash_bytes;
     int mode;
     struct bytes key, salt, prefix, label, data;
 };
@@ -57,20 +57,33 @@ size_t ctlskeys_take(enum ctlskeys_side side, unsigned char *secret) {
 // ---- The key schedule (RFC 2104, RFC 5869, RFC 8446) ----
 
 static int hmac(
-    struct derivation *d, const unsigned char *key, size_t key_bytes, const unsigned char *text, size_t text_bytes,
-    unsigned char *mac) {
+    EVP_MD_CTX *hashing, const EVP_MD *digest, const unsigned char *key, size_t key_bytes, const unsigned char *text,
+    size_t text_bytes, unsigned char *mac) {
     unsigned char pad[BLOCK_BYTES_MAX], inner[HASH_BYTES_MAX];
-    if (key_bytes > d->block_bytes) return 0; // Would have to be hashed first; no key of TLS 1.3 is so long.
-    for (size_t i = 0; i < d->block_bytes; i++) pad[i] = 0x36 ^ (i < key_bytes ? key[i] : 0);
-    int made = EVP_DigestInit_ex(d->hashing, d->digest, NULL) == 1 &&
-               EVP_DigestUpdate(d->hashing, pad, d->block_bytes) == 1 &&
-               EVP_DigestUpdate(d->hashing, text, text_bytes) == 1 && EVP_DigestFinal_ex(d->hashing, inner, NULL) == 1;
-    for (size_t i = 0; i < d->block_bytes; i++) pad[i] ^= 0x36 ^ 0x5C;
-    made = made && EVP_DigestInit_ex(d->hashing, NULL, NULL) == 1 &&
-           EVP_DigestUpdate(d->hashing, pad, d->block_bytes) == 1 &&
-           EVP_DigestUpdate(d->hashing, inner, d->hash_bytes) == 1 && EVP_DigestFinal_ex(d->hashing, mac, NULL) == 1;
+    size_t block_bytes = (size_t)EVP_MD_get_block_size(digest), hash_bytes = (size_t)EVP_MD_get_size(digest);
+    if (block_bytes > sizeof pad || hash_bytes > sizeof inner) return 0;
+    if (key_bytes > block_bytes) return 0; // Would have to be hashed first; no key of TLS 1.3 is so long.
+    for (size_t i = 0; i < block_bytes; i++) pad[i] = 0x36 ^ (i < key_bytes ? key[i] : 0);
+    int made = EVP_DigestInit_ex(hashing, digest, NULL) == 1 && EVP_DigestUpdate(hashing, pad, block_bytes) == 1 &&
+               EVP_DigestUpdate(hashing, text, text_bytes) == 1 && EVP_DigestFinal_ex(hashing, inner, NULL) == 1;
+    for (size_t i = 0; i < block_bytes; i++) pad[i] ^= 0x36 ^ 0x5C;
+    made = made && EVP_DigestInit_ex(hashing, NULL, NULL) == 1 && EVP_DigestUpdate(hashing, pad, block_bytes) == 1 &&
+           EVP_DigestUpdate(hashing, inner, hash_bytes) == 1 && EVP_DigestFinal_ex(hashing, mac, NULL) == 1;
     OPENSSL_cleanse(pad, sizeof pad);
     OPENSSL_cleanse(inner, sizeof inner);
+    return made;
+}
+
+int ctlskeys_expand(
+    const EVP_MD *digest, const unsigned char *secret, size_t secret_bytes, const unsigned char *info, size_t info_bytes,
+    unsigned char *output, size_t output_bytes) {
+    unsigned char block[HASH_BYTES_MAX];
+    if (output_bytes > (size_t)EVP_MD_get_size(digest)) return 0;
+    EVP_MD_CTX *hashing = EVP_MD_CTX_new();
+    int made = hashing != NULL && hmac(hashing, digest, secret, secret_bytes, info, info_bytes, block);
+    if (made) memcpy(output, block, output_bytes);
+    OPENSSL_cleanse(block, sizeof block);
+    EVP_MD_CTX_free(hashing); // Wipes what it holds.
     return made;
 }
 
@@ -92,7 +105,7 @@ static int expand_label(
     memcpy(info + count, data, data_bytes);
     count += data_bytes;
     info[count++] = 1;
-    int made = hmac(d, secret, secret_bytes, info, count, block);
+    int made = hmac(d->hashing, d->digest, secret, secret_bytes, info, count, block);
     if (made) memcpy(output, block, output_bytes);
     OPENSSL_cleanse(block, sizeof block);
     return made;
@@ -109,8 +122,9 @@ static int extract(struct derivation *d, unsigned char *output, size_t output_by
         made = EVP_DigestInit_ex(d->hashing, d->digest, NULL) == 1 &&
                EVP_DigestFinal_ex(d->hashing, empty, NULL) == 1 &&
                expand_label(d, d->salt.at, d->salt.count, empty, d->hash_bytes, salt, d->hash_bytes);
-    made = made && (d->key.count > 0 ? hmac(d, salt, d->hash_bytes, d->key.at, d->key.count, secret)
-                                     : hmac(d, salt, d->hash_bytes, zeros, d->hash_bytes, secret));
+    const unsigned char *input = d->key.count > 0 ? d->key.at : zeros;
+    size_t input_bytes = d->key.count > 0 ? d->key.count : d->hash_bytes;
+    made = made && hmac(d->hashing, d->digest, salt, d->hash_bytes, input, input_bytes, secret);
     if (made) memcpy(output, secret, output_bytes);
     OPENSSL_cleanse(salt, sizeof salt);
     OPENSSL_cleanse(secret, sizeof secret);
@@ -165,8 +179,7 @@ static int set_digest(struct derivation *d, const OSSL_PARAM *name) {
     else if (EVP_MD_is_a(d->digests->sha384, name->data)) d->digest = d->digests->sha384;
     else return 0;
     d->hash_bytes = (size_t)EVP_MD_get_size(d->digest);
-    d->block_bytes = (size_t)EVP_MD_get_block_size(d->digest);
-    return d->hash_bytes <= HASH_BYTES_MAX && d->block_bytes <= BLOCK_BYTES_MAX;
+    return d->hash_bytes <= HASH_BYTES_MAX;
 }
 
 /// As a number or by its name.

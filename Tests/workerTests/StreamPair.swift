@@ -2,6 +2,9 @@ import Glibc
 import Shared
 import Testing
 
+/// What a test needs did not come about.
+struct TestFailure: Error {}
+
 /// Two connected stream sockets without a network: what is sent at one end is read at the other. Neither blocks.
 struct StreamPair: ~Copyable {
     let near: Descriptor

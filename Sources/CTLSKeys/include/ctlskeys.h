@@ -10,6 +10,8 @@
 
 #include <stddef.h>
 
+struct evp_md_st; // EVP_MD of <openssl/types.h>
+
 /// The longest hash of a TLS 1.3 suite, SHA-384's bytes: a traffic secret is as long as its suite's hash.
 #define CTLSKEYS_SECRET_BYTES_MAX 48
 
@@ -29,3 +31,12 @@ enum ctlskeys_side { CTLSKEYS_CLIENT, CTLSKEYS_SERVER };
 ///
 /// Returns the secret's bytes, or 0 if none was derived since the last call.
 size_t ctlskeys_take(enum ctlskeys_side side, unsigned char *secret);
+
+/// HKDF-Expand for one block at the most (RFC 5869, 2.3): HMAC (RFC 2104) of `info`, which ends with the counter. `output` may be the
+/// secret's own bytes. The digest is one that was fetched: HMAC(3) fetches it, and a MAC, each time, which costs four times as
+/// much. Needs no provider.
+///
+/// Returns 1, or 0 if memory is short or a length is none of TLS 1.3's.
+int ctlskeys_expand(
+    const struct evp_md_st *digest, const unsigned char *secret, size_t secret_bytes, const unsigned char *info,
+    size_t info_bytes, unsigned char *output, size_t output_bytes);

@@ -2,6 +2,7 @@
 // libssl's. All outputs are at most one hash long, so that HKDF-Expand is one HMAC (RFC 5869, 2.3).
 
 import COpenSSL
+import CTLSKeys
 
 /// The suites spoken (RFC 8446, B.4).
 enum Suite: UInt16, CaseIterable {
@@ -59,7 +60,7 @@ enum KeySchedule {
         let digest = unsafe (suite.hashBytes == 48 ? sha384 : sha256).pointer
         // Reads the secret and `count` bytes of info, writes `output.count` bytes; reads the secret before it writes.
         let made = unsafe info.span.bytes.withUnsafeBytes { info in
-            unsafe copenssl_hkdf_expand(
+            unsafe ctlskeys_expand(
                 digest, secret.baseAddress?.assumingMemoryBound(to: UInt8.self), secret.count,
                 info.baseAddress?.assumingMemoryBound(to: UInt8.self), count,
                 output.baseAddress?.assumingMemoryBound(to: UInt8.self), output.count)
