@@ -6,7 +6,7 @@ package enum Histogram: Int, CaseIterable, Sendable {
     /// Turns of the loop, from the moment it wakes up to its end: what comes meanwhile waits so long at the most.
     case loopLag
     /// Messages passed on, from the wake-up of the turn that took them to the end of the one that sent them, mostly the same: a
-    /// little more than each took.
+    /// little more than each took. Where a turn sent what had been held back, from the wake-up that took the oldest of it.
     case deliveryLatency
     /// Connections handed over, from the wish to the moment when the owner took them.
     case handoffDuration

@@ -54,26 +54,26 @@ package enum Limits {
     /// One room's bytes in one turn: beyond it they are sent before the turn ends. Well below what a socket buffer takes,
     /// so that a quick client never has a backlog of the relay's own making.
     package static let batchBytesMax = 262_144
-    /// While a worker is busy, the data of a room that talks on and on leaves no sooner than this after the room's last send: 500
-    /// times a second. More, and people would feel it on a good line; less, and a room of 20 that all talk at once costs more
-    /// (`Benchmarks/run`, flood).
+    /// While a worker is busy, the data of a room that talks on and on leaves at this pace, 500 times a second. More between two
+    /// sends, and people would feel it on a good line; less, and a room of 20 that all talk at once costs more (`Benchmarks/run`,
+    /// flood).
     package static let dataSendIntervalNanoseconds: UInt64 = 2_000_000
-    /// Sends by which a room may be ahead of that pace before anything waits: all of 20 people may answer at once.
+    /// Sends by which a room may be ahead of that pace before anything waits: everybody may answer at once.
     package static let dataSendsAhead: UInt64 = 16
     /// A room's data, bytes, that is worth a send at once, busy or not: two full TLS records. Beyond it the send itself is little of
     /// the cost.
     package static let dataSendBytes = 32_768
-    /// The same for one message, frame and all: larger ones (in the mean of those that wait) leave at once. Their bytes cost more
-    /// than their send, and a transfer in pieces waits for each.
+    /// One message, frame and all, that leaves at once, with whatever waits. Its bytes cost more than its send, and a transfer in
+    /// pieces may wait for each.
     package static let dataSendMessageBytes = 1024
     /// How long a turn waits for events while data is held back: epoll_wait(2) knows no shorter time.
     package static let holdingTurnMilliseconds: Int32 = 1
     /// Over how long a worker's load is measured, at the least.
     package static let loadWindowNanoseconds: UInt64 = 20_000_000
-    /// Percent of a window that turns take in a worker that is busy from then on, and in one that is so no more below it. What is
-    /// held back saves a quarter of the time, not half: there is no flutter in between.
+    /// Percent of a window that turns take in a worker that is busy from then on, and in one that is so no more below it. Holding
+    /// back saves up to a quarter of the time (`Benchmarks/run`, flood): what makes the worker less busy must not end it.
     package static let busyPercentMin: UInt64 = 50
-    package static let calmPercentMax: UInt64 = 25
+    package static let calmPercentMax: UInt64 = 35
     /// Batches that keep up to `batchBytesRetainedMax` between turns, so that the steady state allocates nothing; the
     /// others keep `batchBytesKeptMax`. Twice `batchBytesMax`, because queues double as they grow; for both lanes together
     /// at most 16 MiB, and 256 KiB a thousand rooms that talk in the same turn.

@@ -87,7 +87,7 @@ extension Metrics {
             ["voice": .voiceBytesDelivered, "data": .dataBytesDelivered]),
         CounterFamily(
             "relay_held_batches_total",
-            "Batches of a room's data that a busy worker held back for up to 2 ms, to send more at once.", .batchesHeld),
+            "Batches of a room's data that a busy worker held back for some 2 ms, to send more at once.", .batchesHeld),
         CounterFamily("relay_leave_notices_total", "Leave notices, once a recipient.", .leaveNotices),
         CounterFamily("relay_network_received_bytes_total", "Bytes read from clients' sockets.", .bytesReceived),
         CounterFamily("relay_network_sent_bytes_total", "Bytes written to clients' sockets.", .bytesSent),

@@ -114,7 +114,7 @@ enum Metrics {
                 case .deliveryLatency:
                     (
                         "relay_delivery_latency_seconds",
-                        "Messages delivered, by the time from the wake-up that read them to the end of its turn, when all are sent."
+                        "Messages delivered, by the time from the wake-up that read them to the end of the turn that sent them."
                     )
                 case .movePause:
                     (

@@ -102,6 +102,8 @@ extension Worker {
             rooms[room].isFrozen = true
             arrivingRooms += 1
         }
+        // Who speaks in a batch is known by the slot alone: whoever gets one must not be taken for who had it before.
+        flushRoom(room)
         connections[slot].room = room
         connections[slot].place = rooms[room].add(slot)
         page[.clients] += 1

@@ -4,8 +4,8 @@ import Shared
 
 /// The share of the time that turns of the loop take, measured over windows of many turns.
 struct LoadMeter {
-    /// Whether turns took at least `Limits.busyPercentMin` of the last window, and no window since less than
-    /// `Limits.calmPercentMax`: the second is below the first, because what a busy worker does makes it less so.
+    /// Whether turns took at least `Limits.busyPercentMin` of some window, and of none since less than `Limits.calmPercentMax`:
+    /// the second is below the first, because what a busy worker does makes it less so.
     private(set) var isBusy = false
     private var windowStart: UInt64
     private var turns: UInt64 = 0

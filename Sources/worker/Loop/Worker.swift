@@ -122,7 +122,7 @@ struct Worker: ~Copyable {
         var dataBytesReceived: UInt64 = 0
         var voiceBytesDelivered: UInt64 = 0
         var dataBytesDelivered: UInt64 = 0
-        /// Messages delivered that had been taken in an earlier turn, and when the first of those turns began.
+        /// Messages delivered of batches that had been held back, and when the oldest of those was opened.
         var heldDelivered: UInt64 = 0
         var heldSince = UInt64.max
 

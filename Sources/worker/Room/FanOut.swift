@@ -104,6 +104,7 @@ extension Worker {
         rooms[room].pace.addSend(at: now)
         if batches[batch].openedAt != now {
             page.add(1, to: .batchesHeld)
+            guard tally.delivered > before else { return }
             tally.heldDelivered += tally.delivered - before
             tally.heldSince = min(tally.heldSince, batches[batch].openedAt)
         }

@@ -1,10 +1,11 @@
 // A busy worker lets a room's data gather. A send costs the kernel some microseconds, whatever is in it, and where many talk at
 // once sends are most of a worker's time: so the data of a room that has been sent to too often waits for more, to leave with it
-// in one send a member. It waits for `Limits.dataSendIntervalNanoseconds` at the most, which is also the pace at which nothing
-// waits: a room may run ahead of it by `Limits.dataSendsAhead` sends, so that only a room that talks on and on ever waits.
+// in one send a member. It waits until the first turn that is `Limits.dataSendIntervalNanoseconds` behind the last send, which is
+// also the pace at which nothing waits: a room may run ahead of it by `Limits.dataSendsAhead` sends, so that only a room that
+// talks on and on ever waits.
 //
-// Voice never waits, and takes along the data that does. A worker with time to spare holds nothing back, and neither does one
-// that is about to give its rooms away or to close them.
+// Voice never waits, and takes along the data that does; neither do large messages, nor anything in a worker with time to spare
+// (LoadMeter) or in one that is about to give its rooms away or to close them.
 
 import Shared
 
@@ -32,8 +33,8 @@ extension Worker {
 
     private func holdsBack(_ batch: UInt32, of room: UInt32) -> Bool {
         load.isBusy && batches[batch].voice.frames == 0
-            && batches[batch].data.bytes.count
-                < min(Limits.dataSendBytes, Limits.dataSendMessageBytes * batches[batch].data.frames)
+            && batches[batch].data.bytes.count < Limits.dataSendBytes
+            && batches[batch].data.longestFrame < Limits.dataSendMessageBytes
             && rooms[room].pace.isAhead(at: now) && leaving == nil && drainDeadline == nil
     }
 }
@@ -44,7 +45,7 @@ struct SendPace {
     /// CLOCK_MONOTONIC nanoseconds, like all times here.
     private var emptyAt: UInt64 = 0
 
-    /// Whether the next send should wait. It never does for more than an interval.
+    /// Whether the next send should wait; never for more than an interval since the last.
     func isAhead(at now: UInt64) -> Bool {
         emptyAt > now + Limits.dataSendsAhead * Limits.dataSendIntervalNanoseconds
     }
