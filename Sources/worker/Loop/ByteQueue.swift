@@ -47,9 +47,15 @@ struct ByteQueue: ~Copyable {
         unsafe withBytes { bytes in unsafe Array(bytes) }
     }
 
-    /// Makes room for `extra` bytes behind the tail and says where it is. Moves the bytes to the front first if that is enough.
+    /// Makes room for `extra` bytes behind the tail and says where it is.
+    @inline(__always)
     private mutating func room(_ extra: Int) -> UnsafeMutableRawPointer {
         if let storage = unsafe storage, capacity - tail >= extra { return unsafe storage + tail }
+        return unsafe makeRoom(extra)
+    }
+
+    /// Moves the bytes to the front if that is enough, and otherwise into more memory.
+    private mutating func makeRoom(_ extra: Int) -> UnsafeMutableRawPointer {
         let count = count
         if let storage = unsafe storage, capacity - count >= extra, head >= capacity / 2 {
             unsafe memmove(storage, storage + head, count)

@@ -8,47 +8,33 @@ extension Worker {
     /// Puts a message of `slot` into its room's batch. `payload` is masked with `key`; 0 if it is not masked.
     mutating func say(_ slot: UInt32, _ payload: RawSpan, key: UInt32, isText: Bool) {
         let room = connections[slot].room
-        let batch = openBatch(of: room)
-        let isVoice = Self.isVoice(payload, key: key)
-        let before: Int
-        if isVoice {
-            before = Self.encode(payload, key: key, into: &batches[batch].voice)
-        } else {
-            before = Self.encode(payload, key: key, into: &batches[batch].data)
-        }
-        let length = payload.byteCount
-        let lane = unsafe isVoice ? batches[batch].voice.bytes.unsafeBytes : batches[batch].data.bytes.unsafeBytes
-        let unmasked = unsafe RawSpan(_unsafeBytes: lane).extracting((lane.count - length)..<lane.count)
-        if isText && !unmasked.isUTF8 {
-            if isVoice {
-                batches[batch].voice.bytes.truncate(to: before)
-            } else {
-                batches[batch].data.bytes.truncate(to: before)
+        let batch = rooms[room].batch ?? openBatch(of: room)
+        if Self.isVoice(payload, key: key) {
+            guard let bytes = batches[batch].voice.say(payload, key: key, isText: isText, sender: slot) else {
+                close(slot, .invalidText)
+                return
             }
-            close(slot, .invalidText)
-            return
-        }
-        if isVoice {
-            batches[batch].voice.commit(sender: slot)
             tally.voiceReceived += 1
-            tally.voiceBytesReceived += UInt64(lane.count - before)
+            tally.voiceBytesReceived += UInt64(bytes)
         } else {
-            if !connections[slot].hasSaidData {
-                connections[slot].hasSaidData = true
-                learnPeerID(slot, unmasked)
+            guard let bytes = batches[batch].data.say(payload, key: key, isText: isText, sender: slot) else {
+                close(slot, .invalidText)
+                return
             }
-            batches[batch].data.commit(sender: slot)
             tally.dataReceived += 1
-            tally.dataBytesReceived += UInt64(lane.count - before)
+            tally.dataBytesReceived += UInt64(bytes)
+            if !connections[slot].hasSaidData { learnPeerID(slot, batch, payload.byteCount) }
         }
         rooms[room].activeAt = second
         // Bounds what one turn holds for one room.
         if batches[batch].byteCount >= Limits.batchBytesMax { flushRoom(room) }
     }
 
-    /// The first data message may say who this is (many guests share one invite token).
-    private mutating func learnPeerID(_ slot: UInt32, _ message: RawSpan) {
-        let id = unsafe message.withUnsafeBytes { bytes in
+    /// The first data message may say who this is (many guests share one invite token). It is the last of its batch.
+    private mutating func learnPeerID(_ slot: UInt32, _ batch: UInt32, _ count: Int) {
+        connections[slot].hasSaidData = true
+        let lane = unsafe RawSpan(_unsafeBytes: batches[batch].data.bytes.unsafeBytes)
+        let id = unsafe lane.extracting(last: count).withUnsafeBytes { bytes in
             readSenderID(unsafe bytes.bindMemory(to: UInt8.self).span)
         }
         if let id { connections[slot].peerID = id }
@@ -56,7 +42,7 @@ extension Worker {
 
     /// Something that the relay itself says to a room, as data.
     mutating func announce(_ message: [UInt8], to room: UInt32) {
-        let batch = openBatch(of: room)
+        let batch = rooms[room].batch ?? openBatch(of: room)
         ServerFrame.appendHeader(.binary, length: message.count, to: &batches[batch].data.bytes)
         batches[batch].data.bytes.append(message)
         batches[batch].data.commit(sender: Lane.noSender)
@@ -69,16 +55,8 @@ extension Worker {
             && payload.byte(1) ^ UInt8(truncatingIfNeeded: key >> 8) == 0x56
     }
 
-    /// Appends a whole binary frame and says where it begins.
-    private static func encode(_ payload: RawSpan, key: UInt32, into lane: inout Lane) -> Int {
-        let before = lane.bytes.count
-        ServerFrame.appendHeader(.binary, length: payload.byteCount, to: &lane.bytes)
-        lane.bytes.append(unmasking: payload, key: key)
-        return before
-    }
-
+    /// A batch for a room that has none.
     private mutating func openBatch(of room: UInt32) -> UInt32 {
-        if let batch = rooms[room].batch { return batch }
         let batch = spareBatches.popLast() ?? batches.insert(RoomBatch()).slot
         batches[batch].room = room
         batches[batch].openedAt = now

@@ -42,6 +42,26 @@ struct Lane: ~Copyable {
         }
     }
 
+    /// Appends a whole binary frame and says whose it is. `payload` is masked with `key`; 0 if it is not masked.
+    ///
+    /// - Returns: the frame's bytes; nil, and nothing is appended, if it should be text and is none.
+    mutating func say(_ payload: RawSpan, key: UInt32, isText: Bool, sender: UInt32) -> Int? {
+        let before = bytes.count
+        ServerFrame.appendHeader(.binary, length: payload.byteCount, to: &bytes)
+        bytes.append(unmasking: payload, key: key)
+        guard !isText || endsWithText(payload.byteCount) else {
+            bytes.truncate(to: before)
+            return nil
+        }
+        commit(sender: sender)
+        return bytes.count - before
+    }
+
+    /// Whether the last bytes are well-formed UTF-8.
+    private func endsWithText(_ count: Int) -> Bool {
+        unsafe RawSpan(_unsafeBytes: bytes.unsafeBytes).extracting(last: count).isUTF8
+    }
+
     /// The next range of bytes that `member` did not say, from run `index` on; nil behind the last.
     func nextRange(notFrom member: UInt32, _ index: inout Int) -> Range<Int>? {
         while index < runs.count && runs[index].sender == member { index += 1 }
