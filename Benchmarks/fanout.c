@@ -4,6 +4,7 @@
  *     fanout --port N          listens on 127.0.0.1:N (0: any free port, printed on stdout)
  *            [--tls ssl|evp --tls-cert FILE --tls-key FILE]      see fanout_tls.h
  *            [--processes N]       so many of it share the port, each with its own rooms
+ *            [--gather 1]          rooms that are flushed too often wait for some 2 ms, as in a busy relay
  *
  * It is the baseline that the relay's CPU time per delivered message is compared with, so it has
  * the relay's shape and nothing else: no tokens, no rate limits, no voice queues, no timers.
@@ -15,8 +16,7 @@
  * One iteration of its one loop:
  *
  *   epoll_wait -> accept, read, parse, append each message once to its ROOM's buffer
- *              -> flush: one send(2) a member, of the buffer's ranges that are not the member's own; a room that has
- *                 been flushed too often of late waits for some 2 ms, as in a busy relay
+ *              -> flush: one send(2) a member, of the buffer's ranges that are not the member's own
  *              -> free what was closed
  *
  * Invariants
@@ -59,7 +59,7 @@ enum {
     BACKLOG_BYTES_MAX = 64 * 1024 * 1024, /* beyond it a reader is hopeless and closed */
     OUTPUT_BYTES_KEPT = 1024 * 1024,   /* a room's buffer above this is given back after a flush */
     RANGES_MAX = 256,                  /* iovecs a send; more ranges take more sends */
-    FLUSH_NANOSECONDS = 2000000,       /* between a room's flushes, as in the relay, from when it is */
+    FLUSH_NANOSECONDS = 2000000,       /* --gather: between a room's flushes, as in the relay, from when it is */
     FLUSHES_AHEAD = 16,                /* so many ahead of that pace; but never where as much waits as */
     FLUSH_BYTES = 32768,
     FLUSH_MESSAGE_BYTES = 1024,        /* or as large a message */
@@ -118,7 +118,7 @@ struct connection {
 static int epoll;
 static struct room *rooms[ROOM_BUCKETS];
 static struct room *dirty_rooms;
-static bool paces_rooms;               /* not with libssl: it stands for what most servers do */
+static bool gathers;                   /* --gather */
 static uint64_t now;                   /* nanoseconds at the iteration's beginning */
 static struct connection *dead_connections;
 static uint8_t received[RECEIVE_BYTES];
@@ -432,7 +432,7 @@ static void room_flush_member(struct room *r, struct connection *c) {
 
 /* The relay's rule, except that this server knows neither load nor voice: that of `voice` is far below the pace. */
 static bool room_waits(struct room *r) {
-    if (r->count == 0 || !paces_rooms) return false;
+    if (!gathers || r->count == 0) return false;
     if (r->output.end == 0 || r->output.end >= FLUSH_BYTES || r->longest >= FLUSH_MESSAGE_BYTES) return false;
     return r->pace > now + (uint64_t)FLUSHES_AHEAD * FLUSH_NANOSECONDS;
 }
@@ -774,7 +774,7 @@ static int listen_on(uint16_t port) {
 }
 
 static void usage(void) {
-    fprintf(stderr, "usage: fanout --port N [--tls ssl|evp --tls-cert FILE --tls-key FILE] [--processes N]\n"
+    fprintf(stderr, "usage: fanout --port N [--tls ssl|evp --tls-cert FILE --tls-key FILE] [--processes N] [--gather 1]\n"
                     "       N from 0 to 65535; 0 takes a free port and prints it\n"
                     "       processes from 1 to 64, which share the port and nothing else: each has its own rooms\n");
     exit(64);
@@ -800,6 +800,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--tls") == 0) mode = argv[i + 1];
         else if (strcmp(argv[i], "--tls-cert") == 0) certificate = argv[i + 1];
         else if (strcmp(argv[i], "--tls-key") == 0) key = argv[i + 1];
+        else if (strcmp(argv[i], "--gather") == 0) gathers = strcmp(argv[i + 1], "1") == 0;
         else if (strcmp(argv[i], "--processes") == 0) processes = strtol(argv[i + 1], NULL, 10);
         else usage();
     }
@@ -813,7 +814,6 @@ int main(int argc, char **argv) {
         if (fork() == 0) become_another(argv);
     }
     if (mode) tls_setup(strcmp(mode, "evp") == 0 ? TLS_EVP : TLS_SSL, certificate, key);
-    paces_rooms = tls_mode != TLS_SSL;
     signal(SIGPIPE, SIG_IGN); /* libssl writes with write(2) */
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
