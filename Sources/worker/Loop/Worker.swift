@@ -82,6 +82,7 @@ struct Worker: ~Copyable {
     let receiveBuffer: LoopBuffer
 
     // Waiting
+    /// Whether it is worth while to let what is said wait for more.
     var load: LoadMeter
     /// Connections in `handingOver`, in the order in which they came.
     var handovers: [SlotID] = []
