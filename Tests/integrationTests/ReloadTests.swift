@@ -78,6 +78,25 @@ private struct Talk {
         }
     }
 
+    /// So many that workers are busy, and hold back what is said until there is more of it.
+    @Test(arguments: [false, true])
+    func `costs no message of rooms that talk without end`(tls: Bool) async throws {
+        try await Relay.runChangeable(tls: tls) { relay in
+            let url = "\(tls ? "wss" : "ws")://127.0.0.1:\(relay.port)"
+            let trust = tls ? ["--ca", "\(relay.folder)/ca.pem"] : []
+            let load = ["--workload", "flood", "--rooms", "3", "--members", "8", "--warmup", "0", "--seconds", "4"]
+            async let flood = run(try program("relay-load"), ["bench", "--url", url] + trust + load, seconds: 120)
+            for workers in [1, 3, 2] {
+                try await Task.sleep(for: .milliseconds(300))
+                try relay.set("RELAY_WORKERS", "\(workers)")
+                try await relay.change()
+            }
+            let result = try await flood
+            // Also if a connection ended.
+            #expect(result.end == .status(0), "\(result.output)\n\(result.errors)\n\(relay.process.errors)")
+        }
+    }
+
     @Test(arguments: [false, true])
     func `goes on in the middle of a frame, of a message and of a request`(tls: Bool) async throws {
         try await Relay.runChangeable(tls: tls) { relay in
