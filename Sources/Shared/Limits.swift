@@ -44,13 +44,12 @@ package enum Limits {
     package static let acceptsPerTurnMax = 32
     /// Connections taken from the inbox: as costly as an accept.
     package static let handoffsPerTurnMax = 32
-    /// Bytes of one read. Also bounds what can stand behind a request's head when its connection is handed over.
+    /// Bytes of one read, of which a connection gets one a turn: one that floods takes turns with the others. Also bounds what can
+    /// stand behind a request's head when its connection is handed over.
     package static let receiveBytesMax = 65_536
     /// The loop's one buffer: a read behind what waits of TLS records, or a connection handed over. Pages that are never
     /// written cost nothing.
     package static let receiveBufferBytes = 196_608
-    /// Reads from one connection: one that floods takes turns with the others. With 64 KiB each, 256 KiB.
-    package static let readsPerTurnMax = 4
     /// One room's bytes in one turn: beyond it they are sent before the turn ends. Well below what a socket buffer takes,
     /// so that a quick client never has a backlog of the relay's own making.
     package static let batchBytesMax = 262_144

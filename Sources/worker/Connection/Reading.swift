@@ -4,57 +4,41 @@
 import Shared
 
 extension Worker {
-    /// Reads what a connection's socket has, within the turn's budget; what is left makes the next turn's event.
+    /// Reads a connection's socket once; what is left there makes the next turn's event. With more than one read a turn, those who
+    /// send much would make turns long, and those who read slowly are sent to once a turn.
     mutating func read(_ slot: UInt32) {
         if connections[slot].isSecure { return readSecure(slot) }
-        for _ in 0..<Limits.readsPerTurnMax {
-            guard connections[slot].interest.contains(.read), connections[slot].isServed else { return }
-            switch receiveBuffer.receive(from: connections[slot].socket.number) {
-            case .bytes(let count):
-                tally.bytesReceived += UInt64(count)
-                connections[slot].unansweredSince = 0
-                take(slot, unsafe receiveBuffer.prefix(count).bytes)
-                if count < Limits.receiveBytesMax { return }
-            case .end:
-                ended(slot)
-                return
-            case .wouldBlock:
-                return
-            case .failed:
-                doom(slot, .socketError)
-                return
-            }
+        guard connections[slot].interest.contains(.read), connections[slot].isServed else { return }
+        switch receiveBuffer.receive(from: connections[slot].socket.number) {
+        case .bytes(let count):
+            tally.bytesReceived += UInt64(count)
+            connections[slot].unansweredSince = 0
+            take(slot, unsafe receiveBuffer.prefix(count).bytes)
+        case .end: ended(slot)
+        case .wouldBlock: break
+        case .failed: doom(slot, .socketError)
         }
     }
 
     private mutating func readSecure(_ slot: UInt32) {
         // This turn's events are from before the steps of those handshakes that have waited for one: they were read then.
         guard resumedHandshakes.isEmpty || !resumedHandshakes.contains(connections.id(slot)) else { return }
-        for _ in 0..<Limits.readsPerTurnMax {
-            guard connections[slot].interest.contains(.read) else { return }
-            switch connections[slot].phase {
-            case .handshake:
-                readHandshake(slot)
-                return
-            case .request, .open:
-                guard readRecords(slot) else { return }
-            case .closing, .lingering:
-                guard discard(slot) else { return }
-            case .handingOver, .doomed, .departed:
-                return
-            }
+        guard connections[slot].interest.contains(.read) else { return }
+        switch connections[slot].phase {
+        case .handshake: readHandshake(slot)
+        case .request, .open: readRecords(slot)
+        case .closing, .lingering: discard(slot)
+        case .handingOver, .doomed, .departed: break
         }
     }
 
-    /// Reads and throws away: the client's last bytes mean nothing any more. False when there is nothing more for now.
-    private mutating func discard(_ slot: UInt32) -> Bool {
+    /// Reads and throws away: the client's last bytes mean nothing any more.
+    private mutating func discard(_ slot: UInt32) {
         switch receiveBuffer.receive(from: connections[slot].socket.number) {
-        case .bytes(let count): return count == Limits.receiveBytesMax
+        case .bytes, .wouldBlock: break
         case .end: ended(slot)
-        case .wouldBlock: break
         case .failed: doom(slot, .socketError)
         }
-        return false
     }
 
     /// Takes what came on a connection, decrypted.

@@ -5,8 +5,8 @@ import Logging
 import Shared
 
 extension Worker {
-    /// Reads a connection once. False when there is nothing more to read for now.
-    mutating func readRecords(_ slot: UInt32) -> Bool {
+    /// Reads a connection once.
+    mutating func readRecords(_ slot: UInt32) {
         let session = connections[slot].session
         let kept = unsafe sessions[session].restore(into: receiveBuffer.whole)
         let received = receiveBuffer.receive(from: connections[slot].socket.number, behind: kept)
@@ -14,7 +14,7 @@ extension Worker {
             tally.bytesReceived += UInt64(count)
             connections[slot].unansweredSince = 0
             takeRecords(slot, received: kept + count)
-            return count == Limits.receiveBytesMax
+            return
         }
         unsafe sessions[session].keep(receiveBuffer.prefix(kept))
         switch received {
@@ -22,7 +22,6 @@ extension Worker {
         case .failed: doom(slot, .socketError)
         case .bytes, .wouldBlock: break
         }
-        return false
     }
 
     /// Takes apart the first `received` bytes of the loop's buffer; with 0, what the session has kept.
