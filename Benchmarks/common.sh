@@ -161,6 +161,7 @@ start_fanout() {
     local settings=()
     port=$(free_port)
     if [[ $tls ]]; then settings=(--tls "$1" --tls-cert "$certificate" --tls-key "$key"); fi
+    if [[ ${UNSENT:-} ]]; then settings+=(--unsent "$UNSENT"); fi
     if [[ ${GATHER:-} ]]; then settings+=(--gather 1); fi
     settings+=("${@:2}")
     "${on_server_cpu[@]}" "$build/fanout" --port "$port" "${settings[@]}" >"$scratch/server.log" 2>&1 &

@@ -4,6 +4,7 @@
  *     fanout --port N          listens on 127.0.0.1:N (0: any free port, printed on stdout)
  *            [--tls ssl|evp --tls-cert FILE --tls-key FILE]      see fanout_tls.h
  *            [--processes N]       so many of it share the port, each with its own rooms
+ *            [--unsent BYTES]      TCP_NOTSENT_LOWAT, as the relay's sockets have
  *            [--gather 1]          rooms that are flushed too often wait for some 2 ms, as in a busy relay
  *
  * It is the baseline that the relay's CPU time per delivered message is compared with, so it has
@@ -119,6 +120,7 @@ static int epoll;
 static struct room *rooms[ROOM_BUCKETS];
 static struct room *dirty_rooms;
 static bool gathers;                   /* --gather */
+static int unsent_bytes;               /* --unsent; 0: as the kernel likes */
 static uint64_t now;                   /* nanoseconds at the iteration's beginning */
 static struct connection *dead_connections;
 static uint8_t received[RECEIVE_BYTES];
@@ -712,6 +714,7 @@ static void accept_connections(int listener) {
         }
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        if (unsent_bytes) setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
         struct connection *c = must(calloc(1, sizeof *c));
         c->fd = fd;
         if (tls_mode != TLS_NONE) c->tls = must(tls_new(fd));
@@ -774,7 +777,8 @@ static int listen_on(uint16_t port) {
 }
 
 static void usage(void) {
-    fprintf(stderr, "usage: fanout --port N [--tls ssl|evp --tls-cert FILE --tls-key FILE] [--processes N] [--gather 1]\n"
+    fprintf(stderr, "usage: fanout --port N [--tls ssl|evp --tls-cert FILE --tls-key FILE] [--processes N]\n"
+                    "              [--unsent BYTES] [--gather 1]\n"
                     "       N from 0 to 65535; 0 takes a free port and prints it\n"
                     "       processes from 1 to 64, which share the port and nothing else: each has its own rooms\n");
     exit(64);
@@ -800,6 +804,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--tls") == 0) mode = argv[i + 1];
         else if (strcmp(argv[i], "--tls-cert") == 0) certificate = argv[i + 1];
         else if (strcmp(argv[i], "--tls-key") == 0) key = argv[i + 1];
+        else if (strcmp(argv[i], "--unsent") == 0) unsent_bytes = atoi(argv[i + 1]);
         else if (strcmp(argv[i], "--gather") == 0) gathers = strcmp(argv[i + 1], "1") == 0;
         else if (strcmp(argv[i], "--processes") == 0) processes = strtol(argv[i + 1], NULL, 10);
         else usage();
