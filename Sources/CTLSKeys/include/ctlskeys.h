@@ -33,8 +33,7 @@ enum ctlskeys_side { CTLSKEYS_CLIENT, CTLSKEYS_SERVER };
 size_t ctlskeys_take(enum ctlskeys_side side, unsigned char *secret);
 
 /// HKDF-Expand for one block at the most (RFC 5869, 2.3): HMAC (RFC 2104) of `info`, which ends with the counter. `output` may be the
-/// secret's own bytes. The digest is one that was fetched: HMAC(3) fetches it, and a MAC, each time, which costs four times as
-/// much. Needs no provider.
+/// secret's own bytes. The digest is one that was fetched: HMAC(3) fetches it, and a MAC, each time. Needs no provider.
 ///
 /// Returns 1, or 0 if memory is short or a length is none of TLS 1.3's.
 int ctlskeys_expand(

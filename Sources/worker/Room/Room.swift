@@ -11,7 +11,7 @@ struct Room: ~Copyable, Timed {
     private(set) var members: [UInt32] = []
     /// What has been said and not been sent yet.
     var batch: UInt32?
-    /// Of the sends of what was said.
+    /// How often of late members were sent what was said.
     var pace = SendPace()
     /// Whether it is on its way from or to another worker: nothing is read or written until all of it has gone or come.
     var isFrozen = false

@@ -24,15 +24,13 @@ struct Lane: ~Copyable {
     private(set) var frames = 0
     /// Bytes of the longest of them.
     private(set) var longestFrame = 0
-    /// End of the last of them.
-    private var end = 0
 
     init() {}
 
     /// Says who said the frame that has been appended last.
     mutating func commit(sender: UInt32) {
-        longestFrame = max(longestFrame, bytes.count - end)
-        end = bytes.count
+        let end = bytes.count
+        longestFrame = max(longestFrame, end - (runs.last?.end ?? 0))
         frames += 1
         if let last = runs.indices.last, runs[last].sender == sender {
             runs[last].end = end
@@ -86,7 +84,7 @@ struct Lane: ~Copyable {
         bytes.removeAll()
         bytes.releaseIfIdle(above: max)
         if !runs.isEmpty { runs.removeAll(keepingCapacity: true) }
-        (frames, longestFrame, end) = (0, 0, 0)
+        (frames, longestFrame) = (0, 0)
     }
 }
 

@@ -74,33 +74,6 @@ struct FrameHeader: Equatable {
         case closeReasonNotUTF8
     }
 
-    /// The usual case, read at once: a whole message in one frame of up to 65,535 bytes, all of it there. Nil for anything else,
-    /// which `parse` then says more about.
-    @inline(__always)
-    static func wholeMessage(
-        _ bytes: RawSpan, at offset: Int, bytesMax: Int
-    ) -> (payload: MaskedPayload, isText: Bool)? {
-        let available = bytes.byteCount - offset
-        guard available >= 8 else { return nil }
-        let (first, second) = (bytes.byte(offset), bytes.byte(offset + 1))
-        guard first == 0x80 | Opcode.binary.rawValue || first == 0x80 | Opcode.text.rawValue else { return nil }
-        var (length, start) = (Int(second & 0x7F), offset + 6)
-        if length == 126 {
-            length = Int(bytes.byte(offset + 2)) << 8 | Int(bytes.byte(offset + 3))
-            start += 2
-            guard length > 125 else { return nil }
-        }
-        guard second & 0x80 != 0, second != 0xFF, length <= bytesMax, length <= bytes.byteCount - start else {
-            return nil
-        }
-        // The key's four bytes end where the payload begins, within the eight that are there and more.
-        let key = unsafe bytes.unsafeLoadUnaligned(fromUncheckedByteOffset: start - 4, as: UInt32.self)
-        return (
-            MaskedPayload(range: start..<start + length, key: UInt32(littleEndian: key)),
-            first == 0x80 | Opcode.text.rawValue
-        )
-    }
-
     /// Reads the header that begins at `offset`.
     static func parse(_ bytes: RawSpan, at offset: Int) -> Parse {
         let available = bytes.byteCount - offset

@@ -49,10 +49,6 @@ struct FrameReader {
 
     /// The next step in `bytes` from `offset`, which is moved behind what was taken.
     mutating func next(_ bytes: RawSpan, _ offset: inout Int, messageBytesMax: Int) -> Step {
-        if isBetweenMessages, let whole = FrameHeader.wholeMessage(bytes, at: offset, bytesMax: messageBytesMax) {
-            offset = whole.payload.range.upperBound
-            return .message(whole.payload, isText: whole.isText)
-        }
         while true {
             if remaining == nil {
                 if let stop = readHeader(bytes, &offset, messageBytesMax) { return stop }

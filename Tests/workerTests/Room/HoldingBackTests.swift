@@ -61,6 +61,14 @@ private struct Talk: ~Copyable {
         return 0
     }
 
+    /// A room of two that is as far ahead as may be: what is said next waits.
+    mutating func openAhead() throws -> (room: UInt32, one: UInt32, other: UInt32) {
+        let room = open("room")
+        let (one, other) = (try enter(room), try enter(room))
+        _ = try useUp(one, other)
+        return (room, one, other)
+    }
+
     /// Payloads of the binary frames that have come since the last call.
     func hear(_ slot: UInt32) throws -> [[UInt8]] {
         try frames(slot).filter { $0.opcode == Frame.binary }.map(\.payload)
@@ -143,9 +151,7 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
 
     @Test func `is waited for a millisecond at a time`() throws {
         var talk = try Talk()
-        let room = talk.open("room")
-        let (one, other) = (try talk.enter(room), try talk.enter(room))
-        _ = try talk.useUp(one, other)
+        let (_, one, _) = try talk.openAhead()
         #expect(talk.fixture.worker.patience == 1000)
         talk.turn([(one, [1])])
         #expect(talk.fixture.worker.patience == Limits.holdingTurnMilliseconds)
@@ -156,9 +162,7 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
 
     @Test func `leaves when the worker is busy no more`() throws {
         var talk = try Talk()
-        let room = talk.open("room")
-        let (one, other) = (try talk.enter(room), try talk.enter(room))
-        _ = try talk.useUp(one, other)
+        let (_, one, other) = try talk.openAhead()
         talk.turn([(one, [1])])
         #expect(talk.held == 1)
         talk.fixture.worker.load = LoadMeter(now: talk.fixture.worker.now)
@@ -169,9 +173,7 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
 
     @Test func `leaves with voice, which never waits and goes first`() throws {
         var talk = try Talk()
-        let room = talk.open("room")
-        let (one, other) = (try talk.enter(room), try talk.enter(room))
-        _ = try talk.useUp(one, other)
+        let (_, one, other) = try talk.openAhead()
         talk.turn([(one, [1])])
         talk.turn([(one, voice)])
         let heard = try talk.hear(other)
@@ -187,9 +189,7 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
 
     @Test func `leaves at once when together it is worth a send`() throws {
         var talk = try Talk()
-        let room = talk.open("room")
-        let (one, other) = (try talk.enter(room), try talk.enter(room))
-        _ = try talk.useUp(one, other)
+        let (_, one, other) = try talk.openAhead()
         // Frames of 1023 bytes, a header of four each, and then one with a header of two: a byte too few, and as many as it takes.
         let piece = [UInt8](repeating: 1, count: Limits.dataSendMessageBytes - 1 - 4)
         let pieces = [[UInt8]](repeating: piece, count: Limits.dataSendBytes / Limits.dataSendMessageBytes)
@@ -210,9 +210,7 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
 
     @Test func `leaves with a large message, which never waits`() throws {
         var talk = try Talk()
-        let room = talk.open("room")
-        let (one, other) = (try talk.enter(room), try talk.enter(room))
-        _ = try talk.useUp(one, other)
+        let (_, one, other) = try talk.openAhead()
         // With a header of four bytes.
         let large = [UInt8](repeating: 1, count: Limits.dataSendMessageBytes - 4)
         talk.turn([(one, [2])])
@@ -240,9 +238,7 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
 
     @Test func `is not for who comes while it waits, not even in the place of who said it`() throws {
         var talk = try Talk()
-        let room = talk.open("room")
-        let (one, other) = (try talk.enter(room), try talk.enter(room))
-        _ = try talk.useUp(one, other)
+        let (room, one, other) = try talk.openAhead()
         talk.turn([(one, [1])])
         talk.fixture.worker.doom(one, .peerGone)
         talk.turn()
@@ -261,9 +257,7 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
 
     @Test func `goes with its room when the last one leaves`() throws {
         var talk = try Talk()
-        let room = talk.open("room")
-        let (one, other) = (try talk.enter(room), try talk.enter(room))
-        _ = try talk.useUp(one, other)
+        let (_, one, other) = try talk.openAhead()
         talk.turn([(one, [1])])
         talk.fixture.worker.doom(one, .peerGone)
         talk.fixture.worker.doom(other, .peerGone)
@@ -282,9 +276,7 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
 
     @Test func `leaves before the close frame of a relay that stops`() throws {
         var talk = try Talk()
-        let room = talk.open("room")
-        let (one, other) = (try talk.enter(room), try talk.enter(room))
-        _ = try talk.useUp(one, other)
+        let (_, one, other) = try talk.openAhead()
         talk.turn([(one, [1])])
         let deadline = talk.fixture.worker.now + 1_000_000_000
         talk.fixture.worker.startDraining(deadline, .shutdown)
@@ -298,9 +290,7 @@ private let voice: [UInt8] = [0x4B, 0x56, 1]
     @Test func `is not held back by a worker that stops or that gives its rooms away`() throws {
         for stops in [false, true] {
             var talk = try Talk()
-            let room = talk.open("room")
-            let (one, other) = (try talk.enter(room), try talk.enter(room))
-            _ = try talk.useUp(one, other)
+            let (_, one, other) = try talk.openAhead()
             talk.turn([(one, [1])])
             if stops {
                 talk.fixture.worker.startDraining(talk.fixture.worker.now + 1_000_000_000, .shutdown)

@@ -84,32 +84,6 @@ import Testing
         #expect(parse(header(127, [0x7F] + [UInt8](repeating: 0xFF, count: 7))) == .header(largest, bytes: 14))
     }
 
-    @Test func `of whole messages that are all there are read at once as they are in steps`() {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        var random = SplitMix64(seed: seed)
-        var atOnce = 0
-        for first in UInt8.min...UInt8.max {
-            for second in UInt8.min...UInt8.max {
-                let wide = [0, 125, 126, 300, 0xFFFF].randomElement(using: &random) ?? 0
-                let tail = [UInt8(wide >> 8), UInt8(wide & 0xFF)] + (0..<300).map { UInt8(truncatingIfNeeded: $0 * 7) }
-                let bytes = [9, first, second] + tail.prefix(Int.random(in: 0...tail.count, using: &random))
-                let bytesMax = [0, 100, 126, 1 << 20].randomElement(using: &random) ?? 0
-                var expected: MaskedPayload?
-                if case .header(let header, let size) = parse(bytes, at: 1), header.isFinal, header.length <= bytesMax,
-                    header.opcode == .text || header.opcode == .binary, header.length <= 0xFFFF,
-                    1 + size + header.length <= bytes.count, bytes.count >= 9
-                {
-                    expected = MaskedPayload(range: 1 + size..<1 + size + header.length, key: header.key)
-                    atOnce += 1
-                }
-                let whole = FrameHeader.wholeMessage(bytes.span.bytes, at: 1, bytesMax: bytesMax)
-                #expect(whole?.payload == expected, "seed \(seed), \(first) \(second), \(bytes.count) bytes")
-                if let whole { #expect(whole.isText == (first & 0x0F == 1), "seed \(seed)") }
-            }
-        }
-        #expect(atOnce > 50, "seed \(seed)")
-    }
-
     @Test func `never trap, whatever the bytes`() {
         let seed = UInt64.random(in: 0...UInt64.max)
         var random = SplitMix64(seed: seed)
