@@ -13,6 +13,7 @@
 //     7 close     close_notify is owed; 8 trims
 
 import COpenSSL
+
 @testable import Shared
 @testable import worker
 
@@ -143,7 +144,7 @@ private func read(
                 precondition(!wasOver, "data behind the end")
                 precondition(!range.isEmpty && range.lowerBound >= before && range.upperBound <= offset, "elsewhere")
                 precondition(range.count <= Record.plaintextBytesMax, "more than a record holds")
-            case .closed, .failed, .peerAlert:
+            case .closed, .violation, .peerAlert:
                 precondition(session.readState != .open, "the end is the end")
                 break steps
             }

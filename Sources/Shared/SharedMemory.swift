@@ -1,6 +1,6 @@
 // What all processes of the relay read and write without asking each other: one memfd, mapped by each.
 //
-// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 3):
+// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 4):
 //
 //     0                 header page
 //         0             magic "RLYSHM" and the version, written before any worker starts
@@ -13,7 +13,7 @@
 //        56             pages that have ever been used: the first so many
 //        64 ...         changes of generations, written by the supervisor: 2 words a kind (reload, upgrade, recycle), those that
 //                       succeeded and those that failed
-//     4096 * (1 + i)    page i. A worker keeps its page over its deaths; at a reload its successor takes another, because for a
+//     8192 * (1 + i)    page i. A worker keeps its page over its deaths; at a reload its successor takes another, because for a
 //                       while both live
 //         0             state (WorkerState), written by the worker while it lives and by the supervisor after its death
 //         8             heartbeat: CLOCK_MONOTONIC nanoseconds of the last turn of its loop
@@ -24,7 +24,9 @@
 //       512 ...         counters, 8 bytes each in the order of `Counter`: outlive the process, never fall
 //      2048 ...         histograms, 256 bytes each in the order of `Histogram`: buckets and then the sum, nanoseconds, 8 bytes each;
 //                       they outlive the process as well
-//     4096 * (1 + p)    behind the p pages: per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
+//      4096 ...         families of counters, 512 bytes each in the order of `CounterFamily`, in them 8 bytes each in the order of
+//                       the family's values; counters like the others
+//     8192 * (1 + p)    behind the p pages: per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
 //     behind it         connections per address, where they are limited: AddressTable.swift
 //
 // Who writes: a worker its own page; the supervisor the pages of dead workers, the phase, and the quotas on behalf of the
@@ -72,8 +74,8 @@ package enum Health: Sendable, Equatable {
 package struct SharedMemory: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
 
-    private static let magic: UInt64 = 0x524C_5953_484D_0003  // "RLYSHM", version 3
-    static let pageBytes = 4096
+    private static let magic: UInt64 = 0x524C_5953_484D_0004  // "RLYSHM", version 4
+    static let pageBytes = 8192
     /// 65,536 addresses in the same instant; 1 MiB. An entry lives only while its address's bucket refills, 2 s at most,
     /// so more are never needed at sane rates; beyond that the entry nearest to its end is pushed out.
     static let limiterSlots = 1 << 16
@@ -322,6 +324,8 @@ package struct WorkerPage: @unchecked Sendable {
 
     private static let gaugesOffset = 64
     private static let countersOffset = 512
+    private static let familiesOffset = 4096
+    private static let familyBytes = CounterFamily.labelsMax * 8
 
     private func word(_ offset: Int) -> Word {
         unsafe Word(base.advanced(by: offset).assumingMemoryBound(to: Atomic<UInt64>.self))
@@ -369,6 +373,26 @@ package struct WorkerPage: @unchecked Sendable {
         word.store(word.load(ordering: .relaxed) &+ amount, ordering: .relaxed)
     }
 
+    package subscript(counter: LabelledCounter) -> UInt64 {
+        self[counter.family, counter.index]
+    }
+
+    /// The counter at a place of a family's block.
+    package subscript(family: CounterFamily, index: Int) -> UInt64 {
+        precondition(index >= 0 && index < CounterFamily.labelsMax, "no such counter")
+        return word(Self.offset(of: family, index)).load(ordering: .relaxed)
+    }
+
+    /// Counts what has a label. Only the process that owns the page may.
+    package func count(_ counter: LabelledCounter, _ amount: UInt64 = 1) {
+        let word = word(Self.offset(of: counter.family, counter.index))
+        word.store(word.load(ordering: .relaxed) &+ amount, ordering: .relaxed)
+    }
+
+    private static func offset(of family: CounterFamily, _ index: Int) -> Int {
+        familiesOffset + family.rawValue * familyBytes + index * 8
+    }
+
     /// For a process that starts: gauges are of the process, not of the worker's place.
     package func zeroGauges() {
         for gauge in Gauge.allCases { self[gauge] = 0 }
@@ -379,7 +403,9 @@ package struct WorkerPage: @unchecked Sendable {
         gaugesOffset + Gauge.allCases.count * 8 <= countersOffset
             && countersOffset + Counter.allCases.count * 8 <= histogramsOffset
             && (Histogram.bounds.count + 2) * 8 <= histogramBytes
-            && histogramsOffset + Histogram.allCases.count * histogramBytes <= SharedMemory.pageBytes
+            && histogramsOffset + Histogram.allCases.count * histogramBytes <= familiesOffset
+            && CounterFamily.allCases.allSatisfy { $0.labels.count <= CounterFamily.labelsMax }
+            && familiesOffset + CounterFamily.allCases.count * familyBytes <= SharedMemory.pageBytes
     }
 
     // MARK: - Histograms (Histogram.swift)

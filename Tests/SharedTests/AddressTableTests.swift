@@ -30,7 +30,7 @@ private struct Fixture: ~Copyable {
     }
 
     /// Behind the table's beginning.
-    static let start = 4096 * (1 + 1024) + 65_536 * 16
+    static let start = 8192 * (1 + 1024) + 65_536 * 16
 
     func word(_ offset: Int) -> UInt64 {
         var word: UInt64 = 0

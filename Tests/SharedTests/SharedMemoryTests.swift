@@ -26,7 +26,7 @@ private struct Fixture: ~Copyable {
         munmap(bytes, Self.byteCount)
     }
 
-    static let byteCount = 4096 * (1 + 1024) + 65_536 * 16
+    static let byteCount = 8192 * (1 + 1024) + 65_536 * 16
 
     /// The word at an offset.
     func word(_ offset: Int) -> UInt64 {
@@ -52,12 +52,12 @@ private let second: UInt64 = 1_000_000_000
         let size = fixture.size
         #expect(size == Fixture.byteCount)
         let (magic, count) = (fixture.word(0), fixture.word(8))
-        #expect(magic == 0x524C_5953_484D_0003)
+        #expect(magic == 0x524C_5953_484D_0004)
         #expect(count == 1024)
         let used = fixture.word(56)
         #expect(used == UInt64(workers))
         #expect(memory.pages.count == workers)
-        let role = fixture.word(4096 * workers + 32)
+        let role = fixture.word(8192 * workers + 32)
         #expect(role == 1)
         memory.phase = .draining
         for _ in 0..<3 { _ = memory.rooms.take(max: 10) }
@@ -70,7 +70,7 @@ private let second: UInt64 = 1_000_000_000
         #expect(memory.limiterEvictions == 77)
 
         let last = workers - 1
-        let start = 4096 * workers
+        let start = 8192 * workers
         let page = memory.page(last)
         page.state = .serving
         page.heartbeat = 0x0102_0304_0506_0708
@@ -78,13 +78,19 @@ private let second: UInt64 = 1_000_000_000
         page[.connections] = 5
         page[.rooms] = 6
         page.add(7, to: .accepted)
-        page.add(8, to: .batchesHeld)
+        page.add(8, to: .joinAwaitedRoom)
+        page.count(.close(.byPeer))
+        page.count(.close(.tlsAlert), 2)
+        page.count(.drop(.controlMessage), 3)
         page.record(20_001, count: 9, in: .handoffDuration)
         let words = [0, 8, 16, 64, 80, 512, 512 + 8 * (Counter.allCases.count - 1)].map { fixture.word(start + $0) }
         #expect(words == [2, 0x0102_0304_0506_0708, 4711, 5, 6, 7, 8])
+        let families = [4096, 4096 + 8 * 15, 4096 + 5 * 512 + 8 * 2].map { fixture.word(start + $0) }
+        #expect(families == [1, 2, 3])
         let histogram = (0..<20).map { fixture.word(start + 2048 + 2 * 256 + 8 * $0) }
         #expect(histogram == [0, 0, 9] + [UInt64](repeating: 0, count: 16) + [9 * 20_001])
         #expect(WorkerPage.fits)
+        #expect(page[.close(.tlsAlert)] == 2 && page[.drops, 2] == 3 && page[.drops, 63] == 0)
         #expect(memory.page(0).state == (last == 0 ? .serving : .down))
     }
 
@@ -126,7 +132,7 @@ private let second: UInt64 = 1_000_000_000
     @Test func `shows words that are no state and no phase as the first of them`() throws {
         let fixture = try Fixture(workers: 1)
         fixture.setWord(16, 99)
-        fixture.setWord(4096, 99)
+        fixture.setWord(8192, 99)
         #expect(fixture.memory.phase == .starting)
         #expect(fixture.memory.page(0).state == .down)
     }
@@ -136,9 +142,11 @@ private let second: UInt64 = 1_000_000_000
         let page = fixture.memory.page(0)
         for gauge in Gauge.allCases { page[gauge] = 9 }
         for counter in Counter.allCases { page.add(UInt64(counter.rawValue) + 1, to: counter) }
+        for reason in CloseReason.allCases { page.count(.close(reason), UInt64(reason.rawValue) + 1) }
         page.zeroGauges()
         for gauge in Gauge.allCases { #expect(page[gauge] == 0) }
         for counter in Counter.allCases { #expect(page[counter] == UInt64(counter.rawValue) + 1) }
+        for reason in CloseReason.allCases { #expect(page[.close(reason)] == UInt64(reason.rawValue) + 1) }
     }
 }
 
@@ -335,7 +343,7 @@ extension `The health of the relay` {
 
     @Test func `pushes the entry nearest to its end out of a full neighbourhood, and counts it`() throws {
         let fixture = try Fixture(workers: 1)
-        let table = 4096 * 1025
+        let table = 8192 * 1025
         // Every place is another address's, with an hour to go, but for one of each sixteen with a second to go.
         let hour = start + 3600 * second
         for place in 0..<65_536 {
@@ -359,7 +367,7 @@ extension `The health of the relay` {
 
     @Test func `takes an entry whose time has passed without a debt and without counting it`() throws {
         let fixture = try Fixture(workers: 1)
-        let table = 4096 * 1025
+        let table = 8192 * 1025
         for place in 0..<65_536 {
             fixture.setWord(table + 16 * place, 1_000_000 + UInt64(place))
             fixture.setWord(table + 16 * place + 8, start)

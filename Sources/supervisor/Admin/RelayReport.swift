@@ -29,6 +29,8 @@ struct RelayReport {
 
     // Over all pages of shared memory, those of workers that are gone included
     var counters = [UInt64](repeating: 0, count: Counter.allCases.count)
+    /// Of each family its values, in the order of `CounterFamily.labels`.
+    var families = CounterFamily.allCases.map { [UInt64](repeating: 0, count: $0.labels.count) }
     var histograms = [HistogramCounts](repeating: HistogramCounts(), count: Histogram.allCases.count)
     var heldBytes: UInt64 = 0
     var limiterEvictions: UInt64 = 0
@@ -126,6 +128,11 @@ extension RelayReport {
         self.supervisor = ProcessReading(pid: getpid())
         for page in memory.pages {
             for counter in Counter.allCases { counters[counter.rawValue] &+= page[counter] }
+            for family in CounterFamily.allCases {
+                for index in families[family.rawValue].indices {
+                    families[family.rawValue][index] &+= page[family, index]
+                }
+            }
             for histogram in Histogram.allCases { histograms[histogram.rawValue] += page[histogram] }
             heldBytes &+= page[.heldBytes]
         }

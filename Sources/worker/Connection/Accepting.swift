@@ -53,7 +53,7 @@ extension Worker {
                 logger.error(
                     "connection dropped", metadata: ["reason": "\(error)", "suppressed": "\(suppressed)"])
             }
-            page.add(1, to: .closedSocketError)
+            page.count(.close(.socketError))
             drop(id.slot)
             memory.connections.give()
             return nil
@@ -71,7 +71,7 @@ extension Worker {
 
     /// The relay is full: says so as far as one write does, and closes.
     private mutating func refuse(_ socket: borrowing Descriptor) {
-        page.add(1, to: .connectionRefusedFull)
+        page.count(.connectionRefusal(.full))
         // TLS has nothing to say before its handshake.
         if tlsContext == nil {
             let answer = Response.error(.serviceUnavailable, "relay full", extra: [("Retry-After", "1")])

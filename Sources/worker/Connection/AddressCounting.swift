@@ -44,11 +44,10 @@ extension Worker {
 
     /// A new connection's address has as many as it may: says so as far as one write does. The caller closes.
     mutating func refuseAddress(_ socket: borrowing Descriptor, _ peer: Address) {
-        page.add(1, to: .connectionRefusedAddress)
+        page.count(.connectionRefusal(.addressFull))
         // TLS has nothing to say before its handshake.
-        if tlsContext == nil {
-            let answer = Response.error(
-                RequestError.addressFull.status, RequestError.addressFull.text, extra: [("Retry-After", "1")])
+        if tlsContext == nil, let refusal = JoinResult.addressFull.refusal {
+            let answer = Response.error(refusal.status, refusal.text, extra: [("Retry-After", "1")])
             _ = unsafe send(socket.number, answer, answer.count, Int32(MSG_NOSIGNAL))
         }
         logger.debug("connection refused", metadata: ["address": "\(peer)"])
@@ -100,9 +99,4 @@ extension Worker {
         memory.connections.give()
         if token != .none { addresses?.abandon(token) }
     }
-}
-
-extension RequestError {
-    /// The address has RELAY_MAX_CONNECTIONS_PER_IP connections.
-    static let addressFull = RequestError(status: .tooManyRequests, text: "too many connections")
 }

@@ -6,58 +6,7 @@ import Glibc
 import Logging
 import Shared
 
-/// Why a connection ends. Each reason is a counter.
-enum CloseReason {
-    /// The client sent a close frame.
-    case byPeer
-    /// The client's side ended without a close frame.
-    case peerGone
-    case protocolError(FrameHeader.Violation)
-    case invalidText
-    case messageTooBig
-    case slow
-    /// It held most of the memory when the worker had to give some back.
-    case memory
-    case idleRoom
-    /// Nothing came for 60 s after a ping.
-    case silent
-    /// No whole request in time.
-    case requestTimeout
-    case shutdown
-    /// The relay changes to a version that can't go on with the connection.
-    case restart
-    case socketError
-    /// The last bytes did not leave in time.
-    case flushTimeout
-    /// Records against the rules of TLS: the client was sent an alert.
-    case tlsViolation
-    /// The client sent a fatal TLS alert.
-    case tlsAlert
-    /// An ordinary end: an answered request, a finished linger, a handoff.
-    case ended
-
-    var counter: Counter? {
-        switch self {
-        case .byPeer: .closedByPeer
-        case .peerGone: .closedPeerGone
-        case .protocolError: .closedProtocolError
-        case .invalidText: .closedInvalidText
-        case .messageTooBig: .closedMessageTooBig
-        case .slow: .closedSlow
-        case .memory: .closedMemory
-        case .idleRoom: .closedIdleRoom
-        case .silent: .closedTimeout
-        case .requestTimeout: .closedRequestTimeout
-        case .shutdown: .closedShutdown
-        case .restart: .closedRestart
-        case .socketError: .closedSocketError
-        case .flushTimeout: .closedFlushTimeout
-        case .tlsViolation: .closedTLSViolation
-        case .tlsAlert: .closedTLSAlert
-        case .ended: nil
-        }
-    }
-
+extension CloseReason {
     /// The close code that goes with it; nil for an empty close frame.
     var code: CloseCode? {
         switch self {
@@ -81,24 +30,38 @@ enum CloseReason {
     }
 }
 
+extension CloseReason? {
+    /// An ordinary end, without a reason: an answered request, a finished linger, a handoff. It is not counted.
+    static var ended: CloseReason? { nil }
+}
+
 extension Worker {
     /// Closes an open connection: it leaves its room, and a close frame goes out with the reason's code.
-    mutating func close(_ slot: UInt32, _ reason: CloseReason) {
-        close(slot, reason, code: reason.code?.rawValue)
+    ///
+    /// - Parameter violation: what a protocol error is, for the log.
+    mutating func close(_ slot: UInt32, _ reason: CloseReason, violation: FrameHeader.Violation? = nil) {
+        close(slot, reason, code: reason.code?.rawValue, violation: violation)
     }
 
     /// The same with a code of the peer's.
-    mutating func close(_ slot: UInt32, _ reason: CloseReason, code: UInt16?) {
+    mutating func close(
+        _ slot: UInt32, _ reason: CloseReason, code: UInt16?, violation: FrameHeader.Violation? = nil
+    ) {
         precondition(connections[slot].phase == .open, "only an open connection is closed with a close frame")
         leave(slot)
         count(reason)
         if reason.dropsBacklog {
             let dropped = connections[slot].outbox.dropBacklog()
-            page.add(UInt64(dropped), to: .voiceDropped)
+            page.count(.drop(.voice), UInt64(dropped))
         }
         connections[slot].outbox.appendClose(code: code)
         finish(slot)
-        logger.trace("connection closed", metadata: ["reason": "\(reason)"])
+        logger.trace("connection closed", metadata: Self.metadata(reason, violation))
+    }
+
+    private static func metadata(_ reason: CloseReason, _ violation: FrameHeader.Violation?) -> Logger.Metadata {
+        guard let violation else { return ["reason": "\(reason)"] }
+        return ["reason": "\(reason)", "violation": "\(violation)"]
     }
 
     /// Lets the last bytes out: the connection reads no more of its client's meaning.
@@ -130,7 +93,7 @@ extension Worker {
     }
 
     /// Ends a connection that is in no room: over TLS with close_notify (RFC 8446, 6.1), else at once.
-    mutating func end(_ slot: UInt32, _ reason: CloseReason) {
+    mutating func end(_ slot: UInt32, _ reason: CloseReason?) {
         guard connections[slot].session != Connection.noSession else {
             doom(slot, reason)
             return
@@ -140,17 +103,17 @@ extension Worker {
     }
 
     /// Marks a connection to be removed when the turn ends; one that is too slow is closed then instead.
-    mutating func doom(_ slot: UInt32, _ reason: CloseReason) {
+    mutating func doom(_ slot: UInt32, _ reason: CloseReason?) {
         guard connections[slot].isServed else { return }
         let id = connections.id(slot)
-        if case .slow = reason {
+        if reason == .slow {
             doomed.append((id, reason))
             return
         }
         let wasEnding = connections[slot].phase == .closing || connections[slot].phase == .lingering
         connections[slot].phase = .doomed
         // A connection that was closed for a reason keeps that one, unless its last bytes could not be sent.
-        if case .flushTimeout = reason {
+        if reason == .flushTimeout {
             doomed.append((id, reason))
         } else {
             doomed.append((id, wasEnding ? .ended : reason))
@@ -165,7 +128,7 @@ extension Worker {
             let slot = id.slot
             next += 1
             guard connections.contains(id) else { continue }
-            if case .slow = reason {
+            if reason == .slow {
                 // Broken or closed since: another entry speaks for it.
                 if connections[slot].phase == .open { closeSlow(slot) }
                 continue
@@ -213,7 +176,7 @@ extension Worker {
         countConnections()
     }
 
-    mutating func count(_ reason: CloseReason) {
-        if let counter = reason.counter { page.add(1, to: counter) }
+    mutating func count(_ reason: CloseReason?) {
+        if let reason { page.count(.close(reason)) }
     }
 }

@@ -39,7 +39,7 @@ extension Worker {
         let unanswered = connections[slot].unansweredSince
         if unanswered != 0 && second >= unanswered + UInt32(Limits.pongSeconds) {
             // Nothing came in time: nobody is there who would read a close frame.
-            doom(slot, .silent)
+            doom(slot, .timeout)
             return
         }
         if second >= connections[slot].pingDue {

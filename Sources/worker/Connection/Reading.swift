@@ -84,7 +84,7 @@ extension Worker {
         }
         leave(slot)
         count(.peerGone)
-        page.add(UInt64(connections[slot].outbox.dropAll()), to: .voiceDropped)
+        page.count(.drop(.voice), UInt64(connections[slot].outbox.dropAll()))
         finish(slot)
     }
 

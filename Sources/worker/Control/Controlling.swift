@@ -16,7 +16,7 @@ extension Worker {
     mutating func tell(_ message: ControlMessage) {
         guard !isSupervisorGone else { return }
         do throws(SystemError) {
-            if try !control.send(message) { page.add(1, to: .hostKeyReportsLost) }
+            if try !control.send(message) { page.count(.drop(.controlMessage)) }
             watchControl()
         } catch {
             supervisorGone("\(error)")

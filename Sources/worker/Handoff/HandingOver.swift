@@ -161,7 +161,6 @@ extension Worker {
 
     /// Its owner did not take the connection in time.
     mutating func refuseHandover(_ slot: UInt32) {
-        page.add(1, to: .joinHandoffFailed)
-        refuse(slot, RequestError(status: .serviceUnavailable, text: "relay busy"), request: nil, retryAfter: 1)
+        refuse(slot, JoinRefusal(.handoffFailed), request: nil)
     }
 }

@@ -18,22 +18,23 @@ private struct JoinRequest {
     var headBytes: Int
 }
 
-/// Why a join is refused: its answer and its counter.
-private struct JoinRefusal: Error {
-    var error: RequestError
-    var counter: Counter
-    var retryAfter: UInt64?
+/// A join that is refused: `throw JoinRefusal(.roomFull)`.
+struct JoinRefusal: Error {
+    let result: JoinResult
+    let answer: RequestError
+    /// Seconds.
+    let retryAfter: UInt64?
 
-    init(_ status: Status, _ text: StaticString, _ counter: Counter, retryAfter: UInt64? = nil) {
-        error = RequestError(status: status, text: text)
-        self.counter = counter
-        self.retryAfter = retryAfter
-    }
-
-    init(_ error: RequestError, _ counter: Counter, retryAfter: UInt64? = nil) {
-        self.error = error
-        self.counter = counter
-        self.retryAfter = retryAfter
+    /// - Parameters:
+    ///   - answer: where it varies; else the result's row has it.
+    ///   - retryAfter: seconds, where they vary.
+    init(_ result: JoinResult, _ answer: RequestError? = nil, retryAfter: UInt64? = nil) {
+        guard let refusal = answer ?? result.refusal else {
+            preconditionFailure("a join that is let in is not refused")
+        }
+        self.result = result
+        self.answer = refusal
+        self.retryAfter = retryAfter ?? result.retryAfter
     }
 }
 
@@ -43,9 +44,7 @@ extension Worker {
         do throws(JoinRefusal) {
             if connections[slot].hops == 0 { try limitJoins(slot, request) }
             let join = try check(request)
-            guard drainDeadline == nil else {
-                throw JoinRefusal(.serviceUnavailable, "shutting down", .joinShuttingDown, retryAfter: 1)
-            }
+            guard drainDeadline == nil else { throw JoinRefusal(.shuttingDown) }
             let owner = placement.owner(of: join.room)
             guard leaving == nil && owner == index else {
                 handOver(slot, to: owner)
@@ -55,15 +54,18 @@ extension Worker {
                 awaitRoom(slot, join.room)
                 return
             }
-            guard countForwardedAddress(slot, request) else {
-                throw JoinRefusal(.addressFull, .joinAddressFull, retryAfter: 1)
-            }
+            guard countForwardedAddress(slot, request) else { throw JoinRefusal(.addressFull) }
             try admit(slot, join)
         } catch {
-            page.add(1, to: error.counter)
-            logger.debug("join refused", metadata: ["reason": "\(error.error.text)"])
-            refuse(slot, error.error, request: request, retryAfter: error.retryAfter)
+            refuse(slot, error, request: request)
         }
+    }
+
+    /// Refuses a join and lets the connection end with it.
+    mutating func refuse(_ slot: UInt32, _ refusal: JoinRefusal, request: Request?) {
+        page.count(.join(refusal.result))
+        logger.debug("join refused", metadata: ["reason": "\(refusal.result)", "answer": "\(refusal.answer.text)"])
+        refuse(slot, refusal.answer, request: request, retryAfter: refusal.retryAfter)
     }
 
     private func limitJoins(_ slot: UInt32, _ request: Request) throws(JoinRefusal) {
@@ -76,7 +78,7 @@ extension Worker {
             key: address.limiterKey, rate: rate, burst: rate * Limits.joinBurstFactor, now: now)
         {
             let seconds = (wait + 999_999_999) / 1_000_000_000
-            throw JoinRefusal(.tooManyRequests, "rate limit exceeded", .joinRateLimited, retryAfter: max(1, seconds))
+            throw JoinRefusal(.rateLimited, retryAfter: max(1, seconds))
         }
     }
 
@@ -84,18 +86,18 @@ extension Worker {
     private func check(_ request: Request) throws(JoinRefusal) -> JoinRequest {
         let query = QueryParameters(request.query)
         guard let room = query.first("room"), let token = query.first("token"), !room.isEmpty, !token.isEmpty else {
-            throw JoinRefusal(.badRequest, "missing room or token", .joinMissingParameter)
+            throw JoinRefusal(.missingParameter)
         }
-        guard isValidRoomID(room) else { throw JoinRefusal(.badRequest, "invalid room", .joinInvalidRoom) }
+        guard isValidRoomID(room) else { throw JoinRefusal(.invalidRoom) }
         let accept: [UInt8]
         switch request.upgrade {
         case .valid(let value): accept = value
-        case .refused(let error): throw JoinRefusal(error, .joinBadHandshake)
+        case .refused(let error): throw JoinRefusal(.badHandshake, error)
         }
         var publicKey: [UInt8]?
         if let text = query.first("pubkey") {
             publicKey = decodePublicKey(text)
-            guard publicKey != nil else { throw JoinRefusal(.badRequest, "invalid pubkey", .joinInvalidPublicKey) }
+            guard publicKey != nil else { throw JoinRefusal(.invalidPublicKey) }
         }
         return JoinRequest(
             room: room, token: token, publicKey: publicKey, accept: accept, headBytes: request.headBytes)
@@ -106,40 +108,30 @@ extension Worker {
         let id = RoomID(bytes: join.room)
         let existing = roomsByID[id]
         let heldKey = existing.map { rooms[$0].hostKey } ?? survivingKeys[id]?.publicKey
-        guard let key = join.publicKey ?? heldKey else {
-            throw JoinRefusal(.notFound, "room not found", .joinRoomNotFound)
-        }
+        guard let key = join.publicKey ?? heldKey else { throw JoinRefusal(.roomNotFound) }
         let claims: Claims
         do throws(TokenError) {
             let seconds = Int64(Clock.unixNanoseconds() / 1_000_000_000)
             claims = try verifyToken(join.token, publicKey: key, nowUnixSeconds: seconds)
         } catch {
-            throw JoinRefusal(RequestError(status: .unauthorized, text: error.answer), .joinInvalidToken)
+            throw JoinRefusal(.invalidToken, RequestError(status: .unauthorized, text: error.answer))
         }
-        guard claims.roomID == join.room else {
-            throw JoinRefusal(.forbidden, "room mismatch", .joinRoomMismatch)
-        }
+        guard claims.roomID == join.room else { throw JoinRefusal(.roomMismatch) }
         let isHost = join.publicKey != nil
         if isHost {
-            guard claims.isHost else { throw JoinRefusal(.forbidden, "host role required", .joinHostRoleRequired) }
-            guard heldKey == nil || heldKey == join.publicKey else {
-                throw JoinRefusal(.forbidden, "room held by another host", .joinRoomHeld)
-            }
+            guard claims.isHost else { throw JoinRefusal(.hostRoleRequired) }
+            guard heldKey == nil || heldKey == join.publicKey else { throw JoinRefusal(.roomHeld) }
         }
         let room: UInt32
         if let existing {
             let max = configuration.clientsPerRoomMax + (isHost ? Limits.hostOverRoomMax : 0)
-            guard rooms[existing].members.count < max else {
-                throw JoinRefusal(.serviceUnavailable, "room full", .joinRoomFull)
-            }
+            guard rooms[existing].members.count < max else { throw JoinRefusal(.roomFull) }
             room = existing
         } else {
-            guard memory.rooms.take(max: configuration.roomsMax) else {
-                throw JoinRefusal(.serviceUnavailable, "max rooms reached", .joinMaxRooms)
-            }
+            guard memory.rooms.take(max: configuration.roomsMax) else { throw JoinRefusal(.maxRooms) }
             room = openRoom(join.room, hostKey: key)
         }
-        page.add(1, to: isHost ? .joinHost : .joinGuest)
+        page.count(.join(isHost ? .host : .guest))
         letIn(slot, room, join, claims)
     }
 

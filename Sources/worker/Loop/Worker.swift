@@ -69,7 +69,7 @@ struct Worker: ~Copyable {
     /// Those of them that wait for a later turn, since the rooms were last flushed.
     var heldBatches = 0
     var touched: [UInt32] = []
-    var doomed: [(id: SlotID, reason: CloseReason)] = []
+    var doomed: [(id: SlotID, reason: CloseReason?)] = []
     /// Connections in `departed`, which another worker has already.
     var departing = 0
     var due: [UInt32] = []

@@ -175,7 +175,7 @@ extension Worker {
             sent = 0
             dropped += connections[member].outbox.dropOldVoice(bytesMax: configuration.backlogBytesMax)
         }
-        if dropped > 0 { page.add(UInt64(dropped), to: .voiceDropped) }
+        if dropped > 0 { page.count(.drop(.voice), UInt64(dropped)) }
         let data = unsafe RawSpan(_unsafeBytes: batches[batch].data.bytes.unsafeBytes)
         run = 0
         while let range = batches[batch].data.nextRange(notFrom: member, &run) {

@@ -105,8 +105,8 @@ extension Worker {
             // Most clients send their request with the end of the handshake: it is here, and raises no event.
             takeRecords(slot, received: 0)
         case .failed(let failure):
-            page.add(1, to: failure.reason.counter)
-            logger.debug("TLS handshake failed", metadata: ["reason": "\(failure)"])
+            page.count(.tlsHandshakeFailure(failure.reason))
+            logger.debug("TLS handshake failed", metadata: ["reason": "\(failure.reason)", "detail": "\(failure)"])
             if failure.reason == .internalError || failure.reason == .libraryChanged { complain("\(failure)") }
             endHandshake(slot)
             // What libssl has left to say is an alert.
@@ -132,7 +132,7 @@ extension Worker {
             handshakes[slot] = handshake
             return handshake
         } catch {
-            page.add(1, to: .tlsFailedInternal)
+            page.count(.tlsHandshakeFailure(.internalError))
             complain("\(error)")
             doom(slot, .ended)
             return nil
@@ -148,24 +148,9 @@ extension Worker {
 
     /// Somebody speaks plain HTTP to this port: worth an answer that can be read.
     private mutating func answerPlainHTTP(_ slot: UInt32) {
-        page.add(1, to: .tlsPlainHTTP)
+        page.count(.tlsHandshakeFailure(.plainHTTP))
         connections[slot].isSecure = false
         refuse(slot, .malformed("this port speaks TLS: use https:// or wss://"), request: nil)
-    }
-}
-
-extension TLSHandshakeFailure.Reason {
-    fileprivate var counter: Counter {
-        switch self {
-        case .protocolVersion: .tlsFailedProtocolVersion
-        case .nothingInCommon: .tlsFailedNothingInCommon
-        case .applicationProtocol: .tlsFailedApplicationProtocol
-        case .malformed: .tlsFailedMalformed
-        case .refusedByClient: .tlsFailedRefusedByClient
-        case .tooLong: .tlsFailedTooLong
-        case .internalError: .tlsFailedInternal
-        case .libraryChanged: .tlsFailedLibraryChanged
-        }
     }
 }
 

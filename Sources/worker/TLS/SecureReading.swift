@@ -47,8 +47,10 @@ extension Worker {
                 answerBegun(slot)
                 if connections[slot].isServed { ended(slot) }
                 return
-            case .failed(let alert):
-                logger.debug("TLS violation", metadata: ["alert": "\(alert.name)"])
+            case .violation(let violation):
+                page.count(.tlsViolation(violation))
+                logger.debug(
+                    "TLS violation", metadata: ["violation": "\(violation)", "alert": "\(violation.alert.name)"])
                 closeSecure(slot, .tlsViolation)
                 return
             case .peerAlert(let description):
@@ -74,7 +76,7 @@ extension Worker {
         guard connections[slot].isServed else { return }
         leave(slot)
         count(reason)
-        page.add(UInt64(connections[slot].outbox.dropAll()), to: .voiceDropped)
+        page.count(.drop(.voice), UInt64(connections[slot].outbox.dropAll()))
         finish(slot)
     }
 }

@@ -1,27 +1,12 @@
 // Why a handshake failed, sorted by who has to do something about it; and what to make of a connection's first bytes.
 
+import Shared
+
 /// Why a handshake failed.
 struct TLSHandshakeFailure: Error, Equatable, CustomStringConvertible {
-    /// What to count it as.
-    enum Reason: CaseIterable {
-        /// The client speaks no TLS 1.3.
-        case protocolVersion
-        /// No suite, group or signature in common.
-        case nothingInCommon
-        /// The client offers ALPN protocols and none of ours (RFC 7301, 3.2).
-        case applicationProtocol
-        /// The client's bytes are against the rules of RFC 8446.
-        case malformed
-        /// The client gave up with an alert: most often it does not trust the certificate.
-        case refusedByClient
-        /// More bytes than any handshake needs.
-        case tooLong
-        /// This side failed.
-        case internalError
-        /// libssl does not behave as TLSHandshake relies on.
-        case libraryChanged
-    }
+    typealias Reason = TLSHandshakeFailureReason
 
+    /// What to count it as.
     var reason: Reason
     /// The alert sent or received.
     var alert: UInt8?

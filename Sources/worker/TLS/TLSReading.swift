@@ -15,8 +15,8 @@ extension TLSSession {
         case data(Range<Int>)
         /// The client has said its last (close_notify). What follows is thrown away.
         case closed
-        /// The client broke a rule. Nothing more is read; `sealPending` has the alert, behind which the connection is closed.
-        case failed(Alert)
+        /// The client broke a rule. Nothing more is read; `sealPending` has the alert, after which the connection is closed.
+        case violation(TLSViolation)
         /// The client gave up with this alert. Nothing more is read or written.
         case peerAlert(UInt8)
     }
@@ -36,21 +36,21 @@ extension TLSSession {
             let available = buffer.count - offset
             guard available > 0 else { return .needMore }
             // Not a protected record: plaintext, or change_cipher_spec after Finished (RFC 8446, 5). Versions are ignored (5.1).
-            guard unsafe buffer[offset] == ContentType.applicationData.rawValue else { return fail(.unexpectedMessage) }
+            guard unsafe buffer[offset] == ContentType.applicationData.rawValue else { return fail(.unprotectedRecord) }
             guard available >= Record.headerBytes else { return unsafe keepRest(buffer, &offset) }
             let length = Int(unsafe buffer[offset + 3]) << 8 | Int(unsafe buffer[offset + 4])
             // RFC 8446, 5.2.
-            guard length <= Record.ciphertextBytesMax else { return fail(.recordOverflow) }
+            guard length <= Record.ciphertextBytesMax else { return fail(.recordTooLong) }
             // What is shorter than a tag can't be authentic.
-            guard length >= Record.tagBytes else { return fail(.badRecordMAC) }
+            guard length >= Record.tagBytes else { return fail(.recordTooShort) }
             guard available >= Record.headerBytes + length else { return unsafe keepRest(buffer, &offset) }
             // A client that was asked for a new key must send it before any more data (RFC 8446, 4.6.3).
-            guard reading.sequence < Limits.tlsRecordsPerKeyMax else { return fail(.unexpectedMessage) }
+            guard reading.sequence < Limits.tlsRecordsPerKeyMax else { return fail(.keyNotUpdated) }
             let start = offset + Record.headerBytes
             // The record's bytes lie in the buffer: `available` was checked.
             guard let record = unsafe buffer.baseAddress.map({ unsafe $0 + offset }),
                 unsafe reading.open(record, length - Record.tagBytes, ciphers)
-            else { return fail(.badRecordMAC) }
+            else { return fail(.notAuthentic) }
             offset = start + length
             let inner = start..<(offset - Record.tagBytes)
             if let step = unsafe take(buffer, inner, ciphers) { return step }
@@ -68,15 +68,15 @@ extension TLSSession {
         _ buffer: UnsafeMutableRawBufferPointer, _ inner: Range<Int>, _ ciphers: borrowing RecordCiphers
     ) -> Step? {
         // RFC 8446, 5.4: padding counts.
-        guard inner.count <= Record.innerBytesMax else { return fail(.recordOverflow) }
+        guard inner.count <= Record.innerBytesMax else { return fail(.contentTooLong) }
         // The content ends before its type, which is the last byte that is not zero (RFC 8446, 5.4). `inner` lies in the buffer.
         var end = inner.upperBound
         while end > inner.lowerBound, unsafe buffer[end - 1] == 0 { end -= 1 }
-        guard end > inner.lowerBound else { return fail(.unexpectedMessage) }
+        guard end > inner.lowerBound else { return fail(.noContentType) }
         let content = inner.lowerBound..<(end - 1)
         let type = unsafe ContentType(rawValue: buffer[end - 1])
         // RFC 8446, 5.1: no record of another type between the fragments of a handshake message.
-        guard fragmentBytes == 0 || type == .handshake else { return fail(.unexpectedMessage) }
+        guard fragmentBytes == 0 || type == .handshake else { return fail(.interleavedHandshake) }
         switch type {
         case .applicationData:
             if !content.isEmpty {
@@ -85,7 +85,7 @@ extension TLSSession {
             }
         // RFC 8446, 5.1: neither type is ever empty.
         case .handshake where content.isEmpty, .alert where content.isEmpty:
-            return fail(.unexpectedMessage)
+            return fail(.emptyRecord)
         case .handshake:
             let awaited = awaitsUpdate
             for index in content {
@@ -96,14 +96,14 @@ extension TLSSession {
             if awaited && !awaitsUpdate { return nil }
         case .alert:
             // RFC 8446, 5.1: one whole alert a record.
-            guard content.count == 2 else { return fail(.decodeError) }
+            guard content.count == 2 else { return fail(.alertLength) }
             // The level says nothing (RFC 8446, 6).
             if let step = unsafe takeAlert(buffer[content.lowerBound + 1]) { return step }
         case nil:
             // RFC 8446, 5: an unexpected record type.
-            return fail(.unexpectedMessage)
+            return fail(.unexpectedContentType)
         }
-        guard idleRecords < Limits.tlsIdleRecordsMax else { return fail(.unexpectedMessage) }
+        guard idleRecords < Limits.tlsIdleRecordsMax else { return fail(.idleRecords) }
         idleRecords += 1
         return nil
     }
@@ -116,17 +116,17 @@ extension TLSSession {
         switch fragmentBytes {
         case 0:
             // HandshakeType key_update (RFC 8446, 4).
-            guard byte == 24 else { return fail(.unexpectedMessage) }
+            guard byte == 24 else { return fail(.unexpectedHandshakeMessage) }
         case 1, 2:
             // Its length is always 1.
-            guard byte == 0 else { return fail(.decodeError) }
+            guard byte == 0 else { return fail(.keyUpdateLength) }
         case 3:
-            guard byte == 1 else { return fail(.decodeError) }
+            guard byte == 1 else { return fail(.keyUpdateLength) }
         default:
             // update_not_requested and update_requested; RFC 8446, 4.6.3.
-            guard byte <= 1 else { return fail(.illegalParameter) }
+            guard byte <= 1 else { return fail(.keyUpdateRequest) }
             // RFC 8446, 5.1: nothing may follow in the record, for it would span the change of keys.
-            guard isLast else { return fail(.unexpectedMessage) }
+            guard isLast else { return fail(.bytesAfterKeyUpdate) }
             fragmentBytes = 0
             awaitsUpdate = false
             reading.renew(ciphers)
@@ -154,10 +154,10 @@ extension TLSSession {
         }
     }
 
-    private mutating func fail(_ alert: Alert) -> Step {
+    private mutating func fail(_ violation: TLSViolation) -> Step {
         readState = .dead
         // RFC 8446, 6.2: the alert is the last thing that is sent.
-        if isWriteOpen { owedAlert = alert }
-        return .failed(alert)
+        if isWriteOpen { owedAlert = violation.alert }
+        return .violation(violation)
     }
 }

@@ -21,7 +21,7 @@ extension Worker {
                 connections[slot].input.append(unmasking: bytes.extracting(payload.range), key: payload.key)
                 if isLast { receiveControlFrame(slot, opcode) }
             case .violation(let violation):
-                close(slot, .protocolError(violation))
+                close(slot, .protocolError, violation: violation)
             case .tooBig:
                 close(slot, .messageTooBig)
             }
@@ -46,7 +46,7 @@ extension Worker {
                 connections[slot].outbox.appendControlFrame(.pong, unsafe payload.bytes)
                 touch(slot)
             } else {
-                page.add(1, to: .pongSkipped)
+                page.count(.drop(.pong))
             }
         case .close:
             receiveClose(slot, unsafe payload.bytes)
@@ -63,16 +63,16 @@ extension Worker {
             return
         }
         guard payload.byteCount >= 2 else {
-            close(slot, .protocolError(.closePayloadOfOneByte))
+            close(slot, .protocolError, violation: .closePayloadOfOneByte)
             return
         }
         let code = UInt16(payload.byte(0)) << 8 | UInt16(payload.byte(1))
         guard CloseCode.isValidOnWire(code) else {
-            close(slot, .protocolError(.closeCodeInvalid))
+            close(slot, .protocolError, violation: .closeCodeInvalid)
             return
         }
         guard payload.extracting(2..<payload.byteCount).isUTF8 else {
-            close(slot, .protocolError(.closeReasonNotUTF8))
+            close(slot, .protocolError, violation: .closeReasonNotUTF8)
             return
         }
         close(slot, .byPeer, code: code)

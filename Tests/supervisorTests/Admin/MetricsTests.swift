@@ -4,11 +4,24 @@ import Testing
 @testable import supervisor
 
 @Suite struct `The metrics page` {
-    @Test func `is Prometheus's text format, and has each counter exactly once`() throws {
+    @Test func `is Prometheus's text format, and has each counter, family and histogram exactly once`() throws {
         let page = try PrometheusText(Metrics.text(.example()))
         #expect(page.families.keys.allSatisfy { $0.hasPrefix("relay_") || $0.hasPrefix("process_") })
-        let counters = Metrics.counterFamilies.flatMap { $0.samples.map(\.counter) }
+        #expect(page.families.count == Set(Metrics.table.map(\.name)).count)
+        #expect(Metrics.table.count == page.families.count)
+        var (counters, families, histograms): ([Counter], [CounterFamily], [Histogram]) = ([], [], [])
+        for metric in Metrics.table {
+            switch metric.source {
+            case .counter(let counter): counters.append(counter)
+            case .counters(_, let labelled): counters += labelled.map(\.value)
+            case .family(_, let family): families.append(family)
+            case .histogram(let histogram): histograms.append(histogram)
+            case .value, .values, .perWorker: break
+            }
+        }
         #expect(counters.sorted { $0.rawValue < $1.rawValue } == Counter.allCases)
+        #expect(families.sorted { $0.rawValue < $1.rawValue } == CounterFamily.allCases)
+        #expect(histograms.sorted { $0.rawValue < $1.rawValue } == Histogram.allCases)
     }
 
     @Test func `shows what is in the report`() throws {
@@ -25,9 +38,15 @@ import Testing
             (#"relay_worker_heartbeat_age_seconds{worker="0"}"#, 0.25),
             (#"relay_worker_resident_memory_bytes{worker="0"}"#, 16_211_968),
             (#"relay_worker_cpu_seconds_total{worker="0"}"#, 12.345_6),
-            (#"relay_joins_total{result="host"}"#, Double(report[.joinHost])),
-            (#"relay_closes_total{reason="slow"}"#, Double(report[.closedSlow])),
-            ("relay_slow_consumers_total", Double(report[.closedSlow] + report[.closedMemory])),
+            (#"relay_joins_total{result="host"}"#, Double(report[.join(.host)])),
+            (#"relay_joins_total{result="handoff_failed"}"#, 117),
+            (#"relay_closes_total{reason="slow"}"#, Double(report[.close(.slow)])),
+            (#"relay_closes_total{reason="timeout"}"#, 9),
+            (#"relay_tls_violations_total{violation="unprotected_record"}"#, 401),
+            (#"relay_tls_handshake_failures_total{reason="plain_http"}"#, 301),
+            (#"relay_connections_refused_total{reason="address_full"}"#, 202),
+            (#"relay_drops_total{reason="control_message"}"#, 503),
+            ("relay_slow_consumers_total", Double(report[.close(.slow)] + report[.close(.memory)])),
             (#"relay_message_delivered_bytes_total{class="data"}"#, Double(report[.dataBytesDelivered])),
             (#"relay_handoff_duration_seconds_bucket{le="1e-05"}"#, 4),
             (#"relay_handoff_duration_seconds_bucket{le="5"}"#, 4),
@@ -59,8 +78,7 @@ import Testing
         #expect(
             labels == [
                 "class", "direction", "event", "kind", "le", "reason", "result", "resumed", "state", "status",
-                "version",
-                "worker",
+                "version", "violation", "worker",
             ])
     }
 

@@ -31,6 +31,9 @@ extension RelayReport {
         down.lastExit = "exit 71 (could not begin): \"no\" memory"
         report.workers = [serving, down]
         report.counters = Counter.allCases.map { UInt64($0.rawValue) + 1 }
+        for family in CounterFamily.allCases {
+            report.families[family.rawValue] = family.labels.indices.map { UInt64(family.rawValue * 100 + $0 + 1) }
+        }
         report.histograms[Histogram.handoffDuration.rawValue].buckets[0] = 4
         report.histograms[Histogram.handoffDuration.rawValue].buckets[18] = 1
         report.histograms[Histogram.handoffDuration.rawValue].sum = 7_000_000_000

@@ -49,7 +49,7 @@ import Testing
             let count = recv(client, &frame, frame.count, 0)
             if isOpen { #expect(count < 0) } else { #expect(Array(frame.prefix(4)) == [0x88, 2, 0x03, 0xF5]) }
         }
-        let closed = fixture.worker.page[.closedMemory]
+        let closed = fixture.worker.page[.close(.memory)]
         #expect(closed == 1)
     }
 }

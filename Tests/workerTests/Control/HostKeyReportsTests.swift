@@ -205,7 +205,7 @@ private func over(_ rooms: [[UInt8]]) -> ControlMessage { .hostKeys(rooms.map { 
         }
         let expected = rooms.dropFirst(50).enumerated().map { ($1, Fixture.key($0 < 50 ? 1 : 2)) }
         #expect(fixture.known == Dictionary(uniqueKeysWithValues: expected))
-        #expect(fixture.worker.hostKeyReports.isEmpty && fixture.worker.page[.hostKeyReportsLost] == 0)
+        #expect(fixture.worker.hostKeyReports.isEmpty && fixture.worker.page[.drop(.controlMessage)] == 0)
     }
 
     // MARK: - How long a worker sleeps

@@ -23,7 +23,15 @@ final class Mover {
     var page: WorkerPage { worker.page }
     var gauges: [UInt64] { [page[.rooms], page[.clients], page[.connections]] }
     /// What has happened to it and is not nothing.
-    var counters: [String] { Counter.allCases.filter { page[$0] > 0 }.map { "\($0) \(page[$0])" } }
+    var counters: [String] {
+        var counters = Counter.allCases.filter { page[$0] > 0 }.map { "\($0) \(page[$0])" }
+        for family in CounterFamily.allCases {
+            for (index, label) in family.labels.enumerated() where page[family, index] > 0 {
+                counters.append("\(family) \(label) \(page[family, index])")
+            }
+        }
+        return counters
+    }
     var hasMoved: Bool { worker.leaving?.isDone == true }
     var isInTransit: Bool { worker.leaving?.transit != nil }
     var arrivingRooms: Int { worker.arrivingRooms }

@@ -4,22 +4,22 @@ import Testing
 @testable import worker
 
 @Suite struct `TLS records from the client` {
-    /// One wrong thing that a client can send, and the alert it must get.
+    /// One wrong thing that a client can send, and what it must be called.
     struct Wrong: CustomTestStringConvertible, Sendable {
         var testDescription: String
-        var alert: Alert
+        var violation: TLSViolation
         var bytes: @Sendable (inout OracleRecords) -> [UInt8]
 
-        init(_ name: String, _ alert: Alert, _ bytes: @escaping @Sendable (inout OracleRecords) -> [UInt8]) {
+        init(_ name: String, _ violation: TLSViolation, _ bytes: @escaping @Sendable (inout OracleRecords) -> [UInt8]) {
             testDescription = name
-            self.alert = alert
+            self.violation = violation
             self.bytes = bytes
         }
 
         static func sealed(
-            _ name: String, _ alert: Alert, _ type: UInt8, _ content: [UInt8], padding: Int = 0
+            _ name: String, _ violation: TLSViolation, _ type: UInt8, _ content: [UInt8], padding: Int = 0
         ) -> Wrong {
-            Wrong(name, alert) { $0.seal(type, content, padding: padding) }
+            Wrong(name, violation) { $0.seal(type, content, padding: padding) }
         }
     }
 
@@ -30,7 +30,7 @@ import Testing
         // RFC 8446, 5.2: what is not authentic.
         for place in [0, 7, 15] {
             all.append(
-                Wrong("tag byte \(place) changed", .badRecordMAC) { client in
+                Wrong("tag byte \(place) changed", .notAuthentic) { client in
                     var record = client.seal(23, [1, 2, 3])
                     record[record.count - 16 + place] ^= 0x80
                     return record
@@ -38,7 +38,7 @@ import Testing
         }
         for place in [1, 2, 5, 8] {
             all.append(
-                Wrong("byte \(place) changed", .badRecordMAC) { client in
+                Wrong("byte \(place) changed", .notAuthentic) { client in
                     var record = client.seal(23, [1, 2, 3])
                     record[place] ^= 1
                     return record
@@ -46,90 +46,93 @@ import Testing
         }
         for length in [0, 1, 15] {
             all.append(
-                Wrong("\(length) bytes, less than a tag", .badRecordMAC) { _ in
+                Wrong("\(length) bytes, less than a tag", .recordTooShort) { _ in
                     [23, 3, 3, 0, UInt8(length)]
                 })
         }
         all.append(
-            Wrong("a record twice", .badRecordMAC) { client in
+            Wrong("a record twice", .notAuthentic) { client in
                 let record = client.seal(23, [9])
                 return record + record
             })
         all.append(
-            Wrong("records in another order", .badRecordMAC) { client in
+            Wrong("records in another order", .notAuthentic) { client in
                 let first = client.seal(23, [9])
                 return client.seal(23, [8]) + first
             })
         all.append(
-            Wrong("a record left out", .badRecordMAC) { client in
+            Wrong("a record left out", .notAuthentic) { client in
                 client.sequence += 1
                 return client.seal(23, [9])
             })
         all.append(
-            Wrong("the old key after a KeyUpdate", .badRecordMAC) { client in
+            Wrong("the old key after a KeyUpdate", .notAuthentic) { client in
                 client.seal(22, update) + client.seal(23, [9])
             })
         all.append(
-            Wrong("the next key without a KeyUpdate", .badRecordMAC) { client in
+            Wrong("the next key without a KeyUpdate", .notAuthentic) { client in
                 client.update()
                 return client.seal(23, [9])
             })
         all.append(
-            Wrong("plaintext in the dress of ciphertext", .badRecordMAC) { _ in
+            Wrong("plaintext in the dress of ciphertext", .notAuthentic) { _ in
                 [23, 3, 3, 0, 20] + [UInt8](repeating: 0x61, count: 20)
             })
         // RFC 8446, 5.2 and 5.4: length.
-        all.append(Wrong("2^14 + 257 announced", .recordOverflow) { _ in [23, 3, 3, 0x41, 0x01] })
-        all.append(Wrong("65,535 announced", .recordOverflow) { _ in [23, 3, 3, 0xFF, 0xFF] })
-        all.append(.sealed("2^14 + 1 bytes of data", .recordOverflow, 23, [UInt8](repeating: 1, count: 16_385)))
-        all.append(.sealed("2^14 + 1 bytes with padding", .recordOverflow, 23, [1], padding: 16_384))
-        all.append(.sealed("as long as a header may announce", .recordOverflow, 23, [1], padding: 16_622))
+        all.append(Wrong("2^14 + 257 announced", .recordTooLong) { _ in [23, 3, 3, 0x41, 0x01] })
+        all.append(Wrong("65,535 announced", .recordTooLong) { _ in [23, 3, 3, 0xFF, 0xFF] })
+        all.append(.sealed("2^14 + 1 bytes of data", .contentTooLong, 23, [UInt8](repeating: 1, count: 16_385)))
+        all.append(.sealed("2^14 + 1 bytes with padding", .contentTooLong, 23, [1], padding: 16_384))
+        all.append(.sealed("as long as a header may announce", .contentTooLong, 23, [1], padding: 16_622))
         // RFC 8446, 5: types, outside and inside.
         for type: UInt8 in [0, 20, 21, 22, 24, 255] {
-            all.append(Wrong("a plaintext record of type \(type)", .unexpectedMessage) { _ in [type] })
+            all.append(Wrong("a plaintext record of type \(type)", .unprotectedRecord) { _ in [type] })
         }
         for type: UInt8 in [1, 20, 24, 25, 255] {
-            all.append(.sealed("content of type \(type)", .unexpectedMessage, type, [1]))
+            all.append(.sealed("content of type \(type)", .unexpectedContentType, type, [1]))
         }
         for zeros in [0, 1, 100, 16_385] {
             all.append(
-                Wrong("\(zeros) zeros and no type", .unexpectedMessage) { client in
+                Wrong("\(zeros) zeros and no type", .noContentType) { client in
                     client.sealInner([UInt8](repeating: 0, count: zeros))
                 })
         }
         // RFC 8446, 5.1: empty, fragmented, interleaved.
         for padding in [0, 10] {
             all.append(
-                .sealed("an empty handshake record, padding \(padding)", .unexpectedMessage, 22, [], padding: padding))
-            all.append(.sealed("an empty alert, padding \(padding)", .unexpectedMessage, 21, [], padding: padding))
+                .sealed("an empty handshake record, padding \(padding)", .emptyRecord, 22, [], padding: padding))
+            all.append(.sealed("an empty alert, padding \(padding)", .emptyRecord, 21, [], padding: padding))
         }
-        all.append(.sealed("half an alert", .decodeError, 21, [1]))
-        all.append(.sealed("one alert and a half", .decodeError, 21, [1, 0, 1]))
-        all.append(.sealed("two alerts", .decodeError, 21, [1, 0, 1, 0]))
+        all.append(.sealed("half an alert", .alertLength, 21, [1]))
+        all.append(.sealed("one alert and a half", .alertLength, 21, [1, 0, 1]))
+        all.append(.sealed("two alerts", .alertLength, 21, [1, 0, 1, 0]))
         for count in 1...4 {
             all.append(
-                Wrong("data inside a KeyUpdate, behind \(count)", .unexpectedMessage) { client in
+                Wrong("data inside a KeyUpdate, behind \(count)", .interleavedHandshake) { client in
                     client.seal(22, Array(update.prefix(count))) + client.seal(23, [1])
                 })
         }
         for (type, content): (UInt8, [UInt8]) in [(23, []), (21, [1, 0]), (21, [2, 80]), (20, [1]), (22, [])] {
             all.append(
-                Wrong("type \(type) with \(content) inside a KeyUpdate", .unexpectedMessage) { client in
+                Wrong(
+                    "type \(type) with \(content) inside a KeyUpdate", type == 22 ? .emptyRecord : .interleavedHandshake
+                ) {
+                    client in
                     client.seal(22, [24]) + client.seal(type, content)
                 })
         }
         // RFC 8446, 4.6: messages that a client may not send any more.
         for type: UInt8 in [0, 1, 2, 4, 5, 8, 11, 13, 15, 20, 23, 25, 254, 255] {
-            all.append(.sealed("handshake message \(type)", .unexpectedMessage, 22, [type, 0, 0, 1, 0]))
+            all.append(.sealed("handshake message \(type)", .unexpectedHandshakeMessage, 22, [type, 0, 0, 1, 0]))
         }
         // RFC 8446, 4.6.3 and 5.1: KeyUpdate.
-        all.append(.sealed("KeyUpdate 2", .illegalParameter, 22, [24, 0, 0, 1, 2]))
-        all.append(.sealed("KeyUpdate 255", .illegalParameter, 22, [24, 0, 0, 1, 255]))
+        all.append(.sealed("KeyUpdate 2", .keyUpdateRequest, 22, [24, 0, 0, 1, 2]))
+        all.append(.sealed("KeyUpdate 255", .keyUpdateRequest, 22, [24, 0, 0, 1, 255]))
         for length: [UInt8] in [[0, 0, 0], [0, 0, 2], [0, 1, 1], [1, 0, 1], [255, 255, 255]] {
-            all.append(.sealed("KeyUpdate of length \(length)", .decodeError, 22, [24] + length + [0]))
+            all.append(.sealed("KeyUpdate of length \(length)", .keyUpdateLength, 22, [24] + length + [0]))
         }
-        all.append(.sealed("two KeyUpdates in one record", .unexpectedMessage, 22, update + update))
-        all.append(.sealed("a byte behind a KeyUpdate", .unexpectedMessage, 22, update + [0]))
+        all.append(.sealed("two KeyUpdates in one record", .bytesAfterKeyUpdate, 22, update + update))
+        all.append(.sealed("a byte behind a KeyUpdate", .bytesAfterKeyUpdate, 22, update + [0]))
         return all
     }()
 
@@ -142,18 +145,39 @@ import Testing
             // What follows is not looked at, even if it is good.
             let after = pair.client.seal(23, Array("after".utf8))
             for chunk in chunks(bytes, cut) { pair.loop.run(chunk) }
-            #expect(pair.loop.events.first == .failed(wrong.alert))
+            #expect(pair.loop.events.first == .violation(wrong.violation))
             pair.loop.run(after)
             // A record that is repeated or out of place comes behind one that was good.
             #expect(pair.loop.received.starts(with: Array("before".utf8)))
             #expect(!pair.loop.received.suffix(5).elementsEqual("after".utf8))
             #expect(pair.loop.seal([1]).isEmpty)
-            #expect(try pair.pending() == [.alert(wrong.alert)])
+            #expect(try pair.pending() == [.alert(wrong.violation.alert)])
             #expect(try pair.pending().isEmpty)
             #expect(pair.loop.seal([1]).isEmpty)
             pair.loop.session.close()
             #expect(try pair.pending().isEmpty)
         }
+    }
+
+    /// RFC 8446, 5, 5.1, 5.2, 5.4, 4.6.3: which alert it asks for.
+    @Test func `that break a rule get the alert of RFC 8446`() {
+        let alerts: [Alert: [TLSViolation]] = [
+            .badRecordMAC: [.recordTooShort, .notAuthentic],
+            .recordOverflow: [.recordTooLong, .contentTooLong],
+            .decodeError: [.alertLength, .keyUpdateLength],
+            .illegalParameter: [.keyUpdateRequest],
+            .unexpectedMessage: [
+                .unprotectedRecord, .keyNotUpdated, .noContentType, .unexpectedContentType, .interleavedHandshake,
+                .emptyRecord, .idleRecords, .unexpectedHandshakeMessage, .bytesAfterKeyUpdate,
+            ],
+        ]
+        #expect(alerts.values.joined().count == TLSViolation.allCases.count)
+        for (alert, violations) in alerts {
+            for violation in violations { #expect(violation.alert == alert, "\(violation)") }
+        }
+        // Each is tried here, but for those that take many records: they have tests of their own.
+        let tried = Set(Self.wrong.map(\.violation)).union([.keyNotUpdated, .idleRecords])
+        #expect(tried.count == TLSViolation.allCases.count)
     }
 
     /// The bytes in parts of `count`.
@@ -275,7 +299,7 @@ import Testing
         pair.loop.session.close()
         #expect(try pair.pending() == [.alert(.closeNotify)])
         pair.loop.run([22])
-        #expect(pair.loop.events == [.failed(.unexpectedMessage)])
+        #expect(pair.loop.events == [.violation(.unprotectedRecord)])
         #expect(!pair.loop.hasPending)
     }
 
@@ -345,7 +369,7 @@ import Testing
         sendIdle(&pair, Int(Limits.tlsIdleRecordsMax))
         #expect(pair.loop.events.isEmpty)
         sendIdle(&pair, 1)
-        #expect(pair.loop.events == [.failed(.unexpectedMessage)])
+        #expect(pair.loop.events == [.violation(.idleRecords)])
         try pair.loop.move()
         #expect(try pair.pending() == [.alert(.unexpectedMessage)])
     }
@@ -376,7 +400,7 @@ import Testing
         pair.client.update()
         #expect(pair.loop.events.isEmpty)
         pair.loop.run(pair.client.seal(22, Self.update))
-        #expect(pair.loop.events == [.failed(.unexpectedMessage)])
+        #expect(pair.loop.events == [.violation(.idleRecords)])
     }
 
     @Test func `end when the client never changes its key`() throws {
@@ -386,7 +410,7 @@ import Testing
         #expect(pair.loop.received == [1] && pair.loop.events.isEmpty)
         pair.loop.run(pair.client.seal(23, [2]))
         #expect(pair.loop.received == [1])
-        #expect(pair.loop.events == [.failed(.unexpectedMessage)])
+        #expect(pair.loop.events == [.violation(.keyNotUpdated)])
     }
 
     @Test(arguments: [UInt64(1) << 32 - 1, 255, 256, 65_535, 1 << 22])

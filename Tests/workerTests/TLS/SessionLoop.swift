@@ -57,7 +57,7 @@ final class SessionLoop {
             case .data(let range):
                 #expect(!range.isEmpty && range.upperBound <= offset)
                 received += readable[range]
-            case .closed, .failed, .peerAlert:
+            case .closed, .violation, .peerAlert:
                 events.append(step)
                 return
             }

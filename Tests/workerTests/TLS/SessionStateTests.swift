@@ -136,7 +136,7 @@ import Testing
     @Test func `takes an alert that is owed with it`() throws {
         var pair = try OraclePair()
         pair.loop.run([22, 3, 3])
-        #expect(pair.loop.events == [.failed(.unexpectedMessage)])
+        #expect(pair.loop.events == [.violation(.unprotectedRecord)])
         try pair.loop.move()
         #expect(try pair.pending() == [.alert(.unexpectedMessage)])
     }

@@ -1,7 +1,7 @@
 // How long things take, counted by how long: the form of Prometheus's histograms, in the worker's page of shared memory. One
 // writer, fixed buckets, and no memory but the page's.
 
-/// The histograms of a worker's page, in the order in shared memory: append, never reorder, within one version of the memory.
+/// The histograms of a worker's page, in the order in shared memory, whose version a change of it raises.
 package enum Histogram: Int, CaseIterable, Sendable {
     /// Turns of the loop, from the moment it wakes up to its end: what comes meanwhile waits so long at the most.
     case loopLag
