@@ -1,5 +1,7 @@
 // What an operator can set: one value, read from the RELAY_ variables at start (ConfigurationReading.swift), checked
 // as a whole, and sent to each worker as bytes. A worker never reads the environment.
+//
+// A setting is a field and a row of `settings`. README.md and config/relay.env document it.
 
 package import Logging
 
@@ -21,8 +23,10 @@ package struct Configuration: Sendable, Equatable {
     package var listen = ListenAddress(host: .any, port: 8443)
     /// RELAY_METRICS_ADDR: where the supervisor tells how the relay is; nil: at its Unix socket alone.
     package var metrics: ListenAddress?
-    /// RELAY_TLS_CERT and RELAY_TLS_KEY; nil: plain HTTP.
-    package var tls: TLSFiles?
+    /// RELAY_TLS_CERT; nil: plain HTTP.
+    package private(set) var certificateFile: String?
+    /// RELAY_TLS_KEY; both or neither.
+    package private(set) var privateKeyFile: String?
     /// RELAY_MAX_ROOMS: over the whole relay.
     package var roomsMax = 1000
     /// RELAY_MAX_CLIENTS_PER_ROOM.
@@ -52,6 +56,15 @@ package struct Configuration: Sendable, Equatable {
 
     package init() {}
 
+    /// RELAY_TLS_CERT and RELAY_TLS_KEY; nil: plain HTTP.
+    package var tls: TLSFiles? {
+        get {
+            guard let certificateFile, let privateKeyFile else { return nil }
+            return TLSFiles(certificate: certificateFile, privateKey: privateKeyFile)
+        }
+        set { (certificateFile, privateKeyFile) = (newValue?.certificate, newValue?.privateKey) }
+    }
+
     /// The files that make the relay speak TLS, in PEM.
     package struct TLSFiles: Sendable, Equatable {
         /// A chain, the server's certificate first.
@@ -66,158 +79,100 @@ package struct Configuration: Sendable, Equatable {
 
     /// What is in force, a variable a line, as an environment file would set it.
     package var summary: String {
-        [
-            "RELAY_ADDR=\(listen)",
-            "RELAY_METRICS_ADDR=\(metrics?.description ?? "")",
-            "RELAY_TLS_CERT=\(tls?.certificate ?? "")",
-            "RELAY_TLS_KEY=\(tls?.privateKey ?? "")",
-            "RELAY_MAX_ROOMS=\(roomsMax)",
-            "RELAY_MAX_CLIENTS_PER_ROOM=\(clientsPerRoomMax)",
-            "RELAY_MAX_MESSAGE_SIZE=\(messageBytesMax)",
-            "RELAY_ROOM_IDLE_TIMEOUT=\(roomIdleSeconds)",
-            "RELAY_RATE_LIMIT_PER_IP=\(joinsPerSecondPerAddress)",
-            "RELAY_WORKERS=\(workers)",
-            "RELAY_TRUSTED_PROXIES=\(trustedProxies.map(\.description).joined(separator: ","))",
-            "RELAY_MAX_BACKLOG=\(backlogBytesMax)",
-            "RELAY_MAX_CONNECTIONS=\(connectionsMax)",
-            "RELAY_MAX_CONNECTIONS_PER_IP=\(connectionsPerAddressMax)",
-            "RELAY_SHUTDOWN_GRACE=\(shutdownGraceSeconds)",
-            "RELAY_LOG_LEVEL=\(logLevel.rawValue)",
-            "RELAY_LOG_FORMAT=\(logFormat.rawValue)",
-        ].joined(separator: "\n")
+        Self.settings.map { "\($0.name)=\($0.text(self))" }.joined(separator: "\n")
+    }
+}
+
+// MARK: - The settings
+
+extension Configuration {
+    /// Every setting, in the order in which they are read and written. A change of it raises `ControlMessage.version`.
+    package static let settings: [Setting] = [
+        Setting("RELAY_ADDR", \.listen, .listenAddress),
+        Setting("RELAY_METRICS_ADDR", \.metrics, .optional(.listenAddress)),
+        Setting("RELAY_TLS_CERT", \.certificateFile, .optional(.pemPath)),
+        Setting("RELAY_TLS_KEY", \.privateKeyFile, .optional(.pemPath)),
+        Setting("RELAY_MAX_ROOMS", \.roomsMax, .number(Limits.roomsRange)),
+        Setting("RELAY_MAX_CLIENTS_PER_ROOM", \.clientsPerRoomMax, .number(Limits.clientsPerRoomRange)),
+        Setting("RELAY_MAX_MESSAGE_SIZE", \.messageBytesMax, .bytes(Limits.messageBytesRange)),
+        Setting("RELAY_ROOM_IDLE_TIMEOUT", \.roomIdleSeconds, .number(Limits.roomIdleSecondsRange)),
+        Setting("RELAY_RATE_LIMIT_PER_IP", \.joinsPerSecondPerAddress, .number(Limits.joinsPerSecondRange)),
+        Setting(
+            "RELAY_WORKERS", \.workers, SettingKind.number, in: Limits.workersRange,
+            auto: { machine, _ in machine.workersAuto },
+            most: { machine, _ in machine.workersMax }, advice: \.descriptorAdvice),
+        Setting(
+            "RELAY_TRUSTED_PROXIES", \.trustedProxies,
+            .list(
+                "addresses or CIDR ranges (with no bit set beyond the prefix)", none: "to trust nobody",
+                max: Limits.trustedProxiesMax, of: .addressRange)),
+        Setting("RELAY_MAX_BACKLOG", \.backlogBytesMax, .bytes(Limits.backlogBytesRange)),
+        // As many as the descriptors suffice for.
+        Setting(
+            "RELAY_MAX_CONNECTIONS", \.connectionsMax, SettingKind.number, in: Limits.connectionsRange,
+            auto: { $0.connectionsMax(workers: $1.workers) }, most: { $0.connectionsMax(workers: $1.workers) },
+            advice: \.descriptorAdvice),
+        Setting(
+            "RELAY_MAX_CONNECTIONS_PER_IP", \.connectionsPerAddressMax, .number(Limits.connectionsPerAddressRange)),
+        Setting("RELAY_SHUTDOWN_GRACE", \.shutdownGraceSeconds, .number(Limits.shutdownGraceSecondsRange)),
+        Setting("RELAY_LOG_LEVEL", \.logLevel, .choice),
+        Setting("RELAY_LOG_FORMAT", \.logFormat, .choice),
+    ]
+
+    /// What must be so between settings.
+    static let relations: [SettingRelation] = [
+        // Serving plain HTTP to somebody who asked for TLS would be dangerous.
+        SettingRelation("RELAY_TLS_CERT", "RELAY_TLS_KEY") { configuration in
+            guard (configuration.certificateFile == nil) != (configuration.privateKeyFile == nil) else { return nil }
+            let (set, other) =
+                configuration.certificateFile == nil
+                ? ("RELAY_TLS_KEY", "RELAY_TLS_CERT") : ("RELAY_TLS_CERT", "RELAY_TLS_KEY")
+            return Problem(
+                variable: set, value: nil, allowed: "TLS needs \(other) as well; unset both for plain HTTP")
+        },
+        // Else messages of the largest size could never be delivered.
+        SettingRelation("RELAY_MAX_BACKLOG", "RELAY_MAX_MESSAGE_SIZE") { configuration in
+            let bytesMin = configuration.messageBytesMax + Limits.frameHeaderBytesMax
+            guard configuration.backlogBytesMax < bytesMin else { return nil }
+            return Problem(
+                variable: "RELAY_MAX_BACKLOG", value: "\(configuration.backlogBytesMax)",
+                allowed: "at least \(bytesMin), so that a message of "
+                    + "RELAY_MAX_MESSAGE_SIZE=\(configuration.messageBytesMax) fits; set either so")
+        },
+    ]
+
+    /// The first setting that is out of its range or in no relation with another that it should be in; nil if there is none.
+    package var firstInvalid: StaticString? {
+        Self.settings.first { !$0.isValid(self) }?.name
+            ?? Self.relations.first { $0.problem(self) != nil }?.names.first
+    }
+}
+
+/// What must be so between settings that are in their ranges.
+struct SettingRelation: Sendable {
+    /// The settings that it is about.
+    let names: [StaticString]
+    let problem: @Sendable (Configuration) -> Configuration.Problem?
+
+    init(_ names: StaticString..., problem: @escaping @Sendable (Configuration) -> Configuration.Problem?) {
+        self.names = names
+        self.problem = problem
     }
 }
 
 // MARK: - As bytes
 
-// Field by field in the order of the declaration. Numbers are u64, enumerations u8 by their place in `allCases`, a
-// host is u8 (0 any, 1 an address) and 16 bytes, what may be absent stands behind u8 (0 absent, 1 there), a list is a u32
-// count and its elements. A change raises
-// `ControlMessage.version`.
+// Setting by setting in the order of the table. Numbers are u64, words u8 by their place; the others say how they are written
+// where they are defined (Setting.swift).
 extension Configuration {
     package func encode(into writer: inout ByteWriter) {
-        listen.encode(into: &writer)
-        writer.write(UInt8(metrics == nil ? 0 : 1))
-        metrics?.encode(into: &writer)
-        writer.write(tls?.certificate ?? "")
-        writer.write(tls?.privateKey ?? "")
-        for number in [
-            roomsMax, clientsPerRoomMax, messageBytesMax, roomIdleSeconds, joinsPerSecondPerAddress, workers,
-        ] {
-            writer.write(UInt64(number))
-        }
-        writer.write(UInt32(trustedProxies.count))
-        for range in trustedProxies {
-            range.first.encode(into: &writer)
-            writer.write(UInt8(range.prefixBits))
-        }
-        for number in [backlogBytesMax, connectionsMax, connectionsPerAddressMax, shutdownGraceSeconds] {
-            writer.write(UInt64(number))
-        }
-        writer.write(UInt8(LogLevel.allCases.firstIndex(of: logLevel) ?? 0))
-        writer.write(UInt8(LogFormat.allCases.firstIndex(of: logFormat) ?? 0))
+        for setting in Self.settings { setting.encode(self, &writer) }
     }
 
     /// Takes a configuration from a message; everything is within the limits, whatever the bytes were.
     package init(from reader: inout ByteReader) throws(ByteCodingError) {
-        listen = try Self.readListenAddress(&reader)
-        switch try reader.read(UInt8.self) {
-        case 0: metrics = nil
-        case 1: metrics = try Self.readListenAddress(&reader)
-        default: throw .invalid(field: "metrics address")
-        }
-        tls = try Self.readTLS(&reader)
-        roomsMax = try Self.read(&reader, Limits.roomsRange, "rooms")
-        clientsPerRoomMax = try Self.read(&reader, Limits.clientsPerRoomRange, "clients per room")
-        messageBytesMax = try Self.read(&reader, Limits.messageBytesRange, "message bytes")
-        roomIdleSeconds = try Self.read(&reader, Limits.roomIdleSecondsRange, "room idle seconds")
-        joinsPerSecondPerAddress = try Self.read(&reader, Limits.joinsPerSecondRange, "joins per second")
-        workers = try Self.read(&reader, Limits.workersRange, "workers")
-        trustedProxies = try Self.readRanges(&reader)
-        backlogBytesMax = try Self.read(&reader, Limits.backlogBytesRange, "backlog bytes")
-        connectionsMax = try Self.read(&reader, Limits.connectionsRange, "connections")
-        connectionsPerAddressMax = try Self.read(
-            &reader, Limits.connectionsPerAddressRange, "connections per address")
-        shutdownGraceSeconds = try Self.read(&reader, Limits.shutdownGraceSecondsRange, "shutdown grace seconds")
-        logLevel = try Self.readCase(&reader, "log level")
-        logFormat = try Self.readCase(&reader, "log format")
-        guard backlogBytesMax >= messageBytesMax + Limits.frameHeaderBytesMax else {
-            throw .invalid(field: "backlog bytes")
-        }
-    }
-
-    private static func read(
-        _ reader: inout ByteReader, _ range: ClosedRange<Int>, _ field: StaticString
-    ) throws(ByteCodingError) -> Int {
-        guard let number = Int(exactly: try reader.read(UInt64.self)), range.contains(number) else {
-            throw .invalid(field: field)
-        }
-        return number
-    }
-
-    private static func readCase<Value: CaseIterable>(
-        _ reader: inout ByteReader, _ field: StaticString
-    ) throws(ByteCodingError) -> Value where Value.AllCases == [Value] {
-        let place = Int(try reader.read(UInt8.self))
-        guard place < Value.allCases.count else { throw .invalid(field: field) }
-        return Value.allCases[place]
-    }
-
-    private static func readListenAddress(_ reader: inout ByteReader) throws(ByteCodingError) -> ListenAddress {
-        let kind = try reader.read(UInt8.self)
-        let address = try Address(from: &reader)
-        let port = try reader.read(UInt16.self)
-        switch kind {
-        case 0: return ListenAddress(host: .any, port: port)
-        case 1: return ListenAddress(host: .address(address), port: port)
-        default: throw .invalid(field: "listen address")
-        }
-    }
-
-    private static func readTLS(_ reader: inout ByteReader) throws(ByteCodingError) -> TLSFiles? {
-        let certificate = try reader.readText(max: Limits.pathBytesMax, field: "certificate")
-        let privateKey = try reader.readText(max: Limits.pathBytesMax, field: "private key")
-        guard certificate.isEmpty == privateKey.isEmpty else { throw .invalid(field: "private key") }
-        return certificate.isEmpty ? nil : TLSFiles(certificate: certificate, privateKey: privateKey)
-    }
-
-    private static func readRanges(_ reader: inout ByteReader) throws(ByteCodingError) -> [AddressRange] {
-        let count = Int(try reader.read(UInt32.self))
-        guard count <= Limits.trustedProxiesMax else { throw .invalid(field: "trusted proxies") }
-        var ranges: [AddressRange] = []
-        for _ in 0..<count {
-            let first = try Address(from: &reader)
-            let bits = Int(try reader.read(UInt8.self))
-            guard let range = AddressRange(first: first, prefixBits: bits) else {
-                throw .invalid(field: "trusted proxies")
-            }
-            ranges.append(range)
-        }
-        return ranges
-    }
-}
-
-extension ListenAddress {
-    fileprivate func encode(into writer: inout ByteWriter) {
-        switch host {
-        case .any:
-            writer.write(UInt8(0))
-            Address(high: 0, low: 0).encode(into: &writer)
-        case .address(let address):
-            writer.write(UInt8(1))
-            address.encode(into: &writer)
-        }
-        writer.write(port)
-    }
-}
-
-extension Address {
-    fileprivate func encode(into writer: inout ByteWriter) {
-        writer.write(high)
-        writer.write(low)
-    }
-
-    fileprivate init(from reader: inout ByteReader) throws(ByteCodingError) {
-        self.init(high: try reader.read(), low: try reader.read())
+        self.init()
+        for setting in Self.settings { try setting.decode(&self, &reader) }
+        if let name = firstInvalid { throw .invalid(field: name) }
     }
 }

@@ -47,6 +47,12 @@ package struct Machine: Sendable, Equatable {
         min(Limits.connectionsRange.upperBound, descriptorsMax - workers - Limits.descriptorsReserved)
     }
 
+    /// How an operator has it allow more workers and connections.
+    var descriptorAdvice: String {
+        "the limit of open files is \(descriptorsMax); "
+            + "raise it with ulimit -n, LimitNOFILE= of systemd or --ulimit nofile= of Docker"
+    }
+
     private static func currentDescriptorsMax() -> Int {
         var limit = rlimit()
         // 1024 is what Linux gives when nobody says otherwise.

@@ -11,6 +11,8 @@ private func read(_ environment: [String: String], on machine: Machine = machine
     return (configuration, problems, warnings)
 }
 
+private let variables = Configuration.settings.map { "\($0.name)" }
+
 /// A variable that holds a number, its default and what it may be.
 struct NumberCase: Sendable, CustomTestStringConvertible {
     var name: String
@@ -90,9 +92,9 @@ private let numbers: [NumberCase] = [
         #expect(outcome.configuration == nil)
     }
 
-    @Test(arguments: Configuration.Variable.allCases.filter { $0 != .trustedProxies })
-    func `takes an empty value for none`(variable: Configuration.Variable) {
-        let outcome = read([variable.rawValue: ""])
+    @Test(arguments: variables.filter { $0 != "RELAY_TRUSTED_PROXIES" })
+    func `takes an empty value for none`(variable: String) {
+        let outcome = read([variable: ""])
         #expect(outcome.configuration == read([:]).configuration)
         #expect(outcome.configuration != nil)
         #expect(outcome.warnings.isEmpty)
@@ -102,6 +104,46 @@ private let numbers: [NumberCase] = [
         for number in numbers {
             let isAuto = number.name == "RELAY_WORKERS" || number.name == "RELAY_MAX_CONNECTIONS"
             #expect((read([number.name: "auto"]).configuration == read([:]).configuration) == isAuto, "\(number.name)")
+        }
+    }
+
+    @Test(
+        arguments: [
+            ("RELAY_MAX_MESSAGE_SIZE", "1K", 1024), ("RELAY_MAX_MESSAGE_SIZE", "4M", 4_194_304),
+            ("RELAY_MAX_MESSAGE_SIZE", "007M", 7_340_032), ("RELAY_MAX_BACKLOG", "1G", 1_073_741_824),
+            ("RELAY_MAX_BACKLOG", "16384K", 16_777_216),
+        ] as [(String, String, Int)])
+    func `takes sizes in bytes with K, M and G for powers of 1024`(name: String, text: String, bytes: Int) throws {
+        let number = try #require(numbers.first { $0.name == name })
+        let configuration = try #require(read(number.beside.merging([name: text]) { $1 }).configuration)
+        #expect(configuration[keyPath: number.path] == bytes)
+    }
+
+    @Test(arguments: [
+        "K", "M", "1k", "1m", "1KB", "1KiB", "1 K", " 1M", "1M ", "1.5M", "-1M", "+1M", "1MM", "M1", "1B", "1T", "0x1M",
+        "10\u{0600}K", "٢M", "1M\u{301}", "1M\0", "0K", "1000K\n", "9007199254740993K", "999999999999999999G",
+        "1000000000000000000M",
+    ])
+    func `refuses other sizes, and says which there are`(text: String) {
+        for (name, range) in [
+            ("RELAY_MAX_MESSAGE_SIZE", "from 1024 to 67108864"), ("RELAY_MAX_BACKLOG", "from 1034 to 1073741824"),
+        ] {
+            let problems = read([name: text]).problems
+            #expect(
+                problems.map(\.allowed) == [
+                    "bytes, a whole number \(range), or with K, M or G for powers of 1024"
+                ])
+        }
+    }
+
+    @Test func `takes a size for the bytes that it is, at the bounds`() {
+        #expect(read(["RELAY_MAX_MESSAGE_SIZE": "65536K", "RELAY_MAX_BACKLOG": "1G"]).configuration != nil)
+        #expect(read(["RELAY_MAX_MESSAGE_SIZE": "65537K", "RELAY_MAX_BACKLOG": "1G"]).configuration == nil)
+        #expect(read(["RELAY_MAX_MESSAGE_SIZE": "65M", "RELAY_MAX_BACKLOG": "1G"]).configuration == nil)
+        #expect(read(["RELAY_MAX_BACKLOG": "2G"]).configuration == nil)
+        // Only sizes have suffixes.
+        for number in numbers where !["RELAY_MAX_MESSAGE_SIZE", "RELAY_MAX_BACKLOG"].contains(number.name) {
+            #expect(read([number.name: "1K"]).problems.map(\.variable) == [number.name])
         }
     }
 
@@ -198,22 +240,19 @@ private let numbers: [NumberCase] = [
 
     @Test func `tells all problems at once, each in a line`() {
         var environment: [String: String] = [:]
-        for variable in Configuration.Variable.allCases { environment[variable.rawValue] = "no\nsuch thing" }
+        for variable in variables { environment[variable] = "no\nsuch thing" }
         let outcome = read(environment)
         #expect(outcome.configuration == nil)
-        #expect(
-            Set(outcome.problems.map(\.variable))
-                == Set(Configuration.Variable.allCases.map(\.rawValue)))
-        #expect(outcome.problems.count == 17)
+        #expect(outcome.problems.map(\.variable) == variables)
         #expect(outcome.warnings.isEmpty)
         for problem in outcome.problems { #expect(!problem.description.contains("\n")) }
     }
 
     @Test func `quotes little of a long value and refuses one that is too long`() throws {
         let long = String(repeating: "1", count: Limits.environmentValueBytesMax + 1)
-        for variable in Configuration.Variable.allCases {
-            let problems = read([variable.rawValue: long]).problems
-            #expect(Set(problems.map(\.variable)) == [variable.rawValue])
+        for variable in variables {
+            let problems = read([variable: long]).problems
+            #expect(Set(problems.map(\.variable)) == [variable])
             #expect(try #require(problems.first).description.utf8.count < 400)
         }
     }
@@ -282,7 +321,7 @@ private let numbers: [NumberCase] = [
             let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             environment[String(parts[0])] = String(parts[1])
         }
-        #expect(environment.count == 17)
+        #expect(environment.keys.sorted() == variables.sorted())
         #expect(read(environment).configuration == configuration)
     }
 }
@@ -338,6 +377,11 @@ private let unusual = [
                 }
             }
         }
+    }
+
+    @Test func `has each variable once`() {
+        #expect(Set(variables).count == variables.count)
+        #expect(variables.allSatisfy { $0.hasPrefix("RELAY_") })
     }
 
     @Test(arguments: numbers)

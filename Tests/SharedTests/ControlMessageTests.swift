@@ -76,23 +76,23 @@ private var unusual: Configuration {
     }
 
     @Test func `are written by the byte map`() {
-        #expect(ControlMessage.version == 2)
-        #expect(ControlMessage.start.bytes == [2, 0, 5, 0])
-        #expect(ControlMessage.ready.bytes == [2, 0, 6, 0])
-        #expect(ControlMessage.inboxes(first: 0x0102).bytes == [2, 0, 2, 0, 2, 1, 0, 0])
+        #expect(ControlMessage.version == 3)
+        #expect(ControlMessage.start.bytes == [3, 0, 5, 0])
+        #expect(ControlMessage.ready.bytes == [3, 0, 6, 0])
+        #expect(ControlMessage.inboxes(first: 0x0102).bytes == [3, 0, 2, 0, 2, 1, 0, 0])
         #expect(
             ControlMessage.drain(deadline: 0x0102_0304_0506_0708, isRestart: true).bytes
-                == [2, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 1])
-        #expect(ControlMessage.failed(reason: "no").bytes == [2, 0, 8, 0, 2, 0, 0, 0, 0x6E, 0x6F])
-        #expect(ControlMessage.hostKeyGone(room: [7]).bytes == [2, 0, 4, 0, 1, 0, 0, 0, 7])
+                == [3, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 1])
+        #expect(ControlMessage.failed(reason: "no").bytes == [3, 0, 8, 0, 2, 0, 0, 0, 0x6E, 0x6F])
+        #expect(ControlMessage.hostKeyGone(room: [7]).bytes == [3, 0, 4, 0, 1, 0, 0, 0, 7])
         let hostKeys = Self.hostKeys([([7, 8], 9)])
-        let start: [UInt8] = [2, 0, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0, 7, 8, 32, 0, 0, 0]
+        let start: [UInt8] = [3, 0, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0, 7, 8, 32, 0, 0, 0]
         #expect(hostKeys.bytes == start + Self.publicKey + [9, 0, 0, 0, 0, 0, 0, 0])
-        let launch: [UInt8] = [2, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 16, 0, 0, 0]
+        let launch: [UInt8] = [3, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 16, 0, 0, 0]
         let awaited: [UInt8] = [4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]
         #expect(Array(Self.launch().bytes.prefix(61)) == launch + [UInt8](1...16) + awaited)
-        #expect(ControlMessage.route(workers: 3, leaves: true).bytes == [2, 0, 15, 0, 3, 0, 0, 0, 1])
-        #expect(ControlMessage.sourceGone(index: 4).bytes == [2, 0, 19, 0, 4, 0, 0, 0])
+        #expect(ControlMessage.route(workers: 3, leaves: true).bytes == [3, 0, 15, 0, 3, 0, 0, 0, 1])
+        #expect(ControlMessage.sourceGone(index: 4).bytes == [3, 0, 19, 0, 4, 0, 0, 0])
     }
 
     @Test(arguments: every) func `are refused at every truncation and with anything behind them`(
@@ -105,12 +105,12 @@ private var unusual: Configuration {
     }
 
     @Test func `of another version or an unknown kind are refused`() {
-        for version in [0, 1, 3, 0x0100, 0xFFFF] as [UInt16] {
+        for version in [0, 1, 2, 4, 0x0100, 0xFFFF] as [UInt16] {
             let bytes = [UInt8(version & 0xFF), UInt8(version >> 8)] + ControlMessage.start.bytes[2...]
             #expect(error(bytes) == .invalid(field: "version"))
         }
         for kind in [0, 20, 0x0105, 0xFFFF] as [UInt16] {
-            #expect(error([2, 0, UInt8(kind & 0xFF), UInt8(kind >> 8)]) == .invalid(field: "kind"))
+            #expect(error([3, 0, UInt8(kind & 0xFF), UInt8(kind >> 8)]) == .invalid(field: "kind"))
         }
     }
 
@@ -134,8 +134,8 @@ private var unusual: Configuration {
         #expect(error(ControlMessage.route(workers: 0, leaves: false).bytes) == .invalid(field: "workers"))
         #expect(error(ControlMessage.route(workers: 257, leaves: false).bytes) == .invalid(field: "workers"))
         #expect(error(ControlMessage.sourceGone(index: 256).bytes) == .invalid(field: "source"))
-        #expect(error([2, 0, 15, 0, 3, 0, 0, 0, 2]) == .invalid(field: "leaves"))
-        #expect(error([2, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 2]) == .invalid(field: "restart"))
+        #expect(error([3, 0, 15, 0, 3, 0, 0, 0, 2]) == .invalid(field: "leaves"))
+        #expect(error([3, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 2]) == .invalid(field: "restart"))
     }
 
     @Test func `with a host key keep its size and the room's`() {
@@ -164,7 +164,10 @@ private var unusual: Configuration {
             { $0.logLevel = .trace }, { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
             { $0.metrics = unusual.listen },
         ]
-        #expect(changes.count == Mirror(reflecting: Configuration()).children.count, "a field without a change here")
+        // The certificate and its key go together.
+        #expect(changes.count + 1 == Configuration.settings.count, "a setting without a change here")
+        #expect(
+            Mirror(reflecting: Configuration()).children.count == Configuration.settings.count, "a field without a row")
         for change in changes {
             var configuration = Configuration()
             change(&configuration)
@@ -182,23 +185,27 @@ private var unusual: Configuration {
         #expect(bytes.count <= Limits.controlMessageBytesMax)
         #expect(try ControlMessage(bytes) == Self.launch(configuration))
         configuration.trustedProxies.append(contentsOf: configuration.trustedProxies.prefix(1))
-        #expect(error(Self.launch(configuration).bytes) == .invalid(field: "trusted proxies"))
+        #expect(error(Self.launch(configuration).bytes) == .invalid(field: "RELAY_TRUSTED_PROXIES"))
     }
 
     @Test func `bring a configuration within its limits or none`() {
         let changes: [(String, (inout Configuration) -> Void)] = [
-            ("rooms", { $0.roomsMax = 0 }), ("rooms", { $0.roomsMax = 1_000_001 }),
-            ("clients per room", { $0.clientsPerRoomMax = 0 }), ("clients per room", { $0.clientsPerRoomMax = 10_001 }),
-            ("message bytes", { $0.messageBytesMax = 1023 }), ("message bytes", { $0.messageBytesMax = 67_108_865 }),
-            ("room idle seconds", { $0.roomIdleSeconds = 0 }),
-            ("room idle seconds", { $0.roomIdleSeconds = 2_592_001 }),
-            ("joins per second", { $0.joinsPerSecondPerAddress = 100_001 }),
-            ("workers", { $0.workers = 0 }), ("workers", { $0.workers = 257 }),
-            ("backlog bytes", { $0.backlogBytesMax = 1033 }), ("backlog bytes", { $0.backlogBytesMax = 1_073_741_825 }),
+            ("RELAY_MAX_ROOMS", { $0.roomsMax = 0 }), ("RELAY_MAX_ROOMS", { $0.roomsMax = 1_000_001 }),
+            ("RELAY_MAX_CLIENTS_PER_ROOM", { $0.clientsPerRoomMax = 0 }),
+            ("RELAY_MAX_CLIENTS_PER_ROOM", { $0.clientsPerRoomMax = 10_001 }),
+            ("RELAY_MAX_MESSAGE_SIZE", { $0.messageBytesMax = 1023 }),
+            ("RELAY_MAX_MESSAGE_SIZE", { $0.messageBytesMax = 67_108_865 }),
+            ("RELAY_ROOM_IDLE_TIMEOUT", { $0.roomIdleSeconds = 0 }),
+            ("RELAY_ROOM_IDLE_TIMEOUT", { $0.roomIdleSeconds = 2_592_001 }),
+            ("RELAY_RATE_LIMIT_PER_IP", { $0.joinsPerSecondPerAddress = 100_001 }),
+            ("RELAY_WORKERS", { $0.workers = 0 }), ("RELAY_WORKERS", { $0.workers = 257 }),
+            ("RELAY_MAX_BACKLOG", { $0.backlogBytesMax = 1033 }),
+            ("RELAY_MAX_BACKLOG", { $0.backlogBytesMax = 1_073_741_825 }),
             // Room for one message and its header.
-            ("backlog bytes", { $0.backlogBytesMax = $0.messageBytesMax + 9 }),
-            ("connections", { $0.connectionsMax = 0 }), ("connections", { $0.connectionsMax = 1_000_001 }),
-            ("shutdown grace seconds", { $0.shutdownGraceSeconds = 3601 }),
+            ("RELAY_MAX_BACKLOG", { $0.backlogBytesMax = $0.messageBytesMax + 9 }),
+            ("RELAY_MAX_CONNECTIONS", { $0.connectionsMax = 0 }),
+            ("RELAY_MAX_CONNECTIONS", { $0.connectionsMax = 1_000_001 }),
+            ("RELAY_SHUTDOWN_GRACE", { $0.shutdownGraceSeconds = 3601 }),
         ]
         for (field, change) in changes {
             var configuration = Configuration()
@@ -212,7 +219,8 @@ private var unusual: Configuration {
         // The last two bytes: log level and format; the byte behind the sources: the kind of host.
         let bytes = Self.launch(Configuration()).bytes
         for (index, value, field) in [
-            (bytes.count - 2, 7, "log level"), (bytes.count - 1, 2, "log format"), (61, 2, "listen address"),
+            (bytes.count - 2, 7, "RELAY_LOG_LEVEL"), (bytes.count - 1, 2, "RELAY_LOG_FORMAT"),
+            (61, 2, "RELAY_ADDR"), (80, 2, "RELAY_METRICS_ADDR"), (81, 2, "RELAY_TLS_CERT"),
         ] as [(Int, UInt8, StaticString)] {
             var bytes = bytes
             bytes[index] = value
