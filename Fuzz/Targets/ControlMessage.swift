@@ -11,7 +11,7 @@ func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CIn
         configuration: Configuration())
     let seeds: [ControlMessage] = [
         .launch(launch),
-        .inboxes(first: 3), .hostKeys([key, key]), .hostKeyGone(room: key.room), .start, .ready, .drain(deadline: 9),
+        .inboxes(first: 3), .hostKeys([key, key]), .start, .ready, .drain(deadline: 9),
         .failed(reason: "why"), .checkCredentials, .credentials(from: -1, until: 2), .makeCertificate,
         .certificate([1], privateKey: [2, 3]),
     ]

@@ -6,8 +6,8 @@
 //     4       ...    body, by kind:
 //
 //     kind                to      body                                              descriptors beside it
-//     1  launch           worker  index u32, workers u32, page u32, generation u64, memory, inbox,
-//                                 stands by u8, placement key 16 bytes, workers     with TLS also certificate,
+//     1  launch           worker  index u32, workers u32, page u32, stands by u8,   memory, inbox,
+//                                 placement key (count u32, 16 bytes), workers      with TLS also certificate,
 //                                 that rooms come from u32 and the indices of       private key, ticket keys
 //                                 those (count u32, u32 each), configuration
 //                                 (Configuration.encode)
@@ -17,11 +17,9 @@
 //                                 CLOCK_MONOTONIC ns; 0: with the room; to the
 //                                 supervisor also one that is past: with it ends
 //                                 what was said of the room before
-//     4  hostKeyGone      superv. room (count u32, bytes); of earlier builds'       -
-//                                 workers, which told each end by itself
 //     5  start            worker  -                                                 -
 //     6  ready            superv. -                                                 -
-//     7  drain            worker  deadline u64: CLOCK_MONOTONIC ns                  -
+//     7  drain            worker  deadline u64: CLOCK_MONOTONIC ns, restart u8      -
 //     8  failed           superv. reason (count u32, UTF-8)                         -
 //     9  checkCredentials worker  -                                                 certificate, private key
 //    10  credentials      superv. valid from, until: i64 Unix seconds               -
@@ -57,7 +55,6 @@ package enum ControlMessage: Equatable, Sendable {
     case launch(Launch)
     case inboxes(first: Int)
     case hostKeys([HostKey])
-    case hostKeyGone(room: [UInt8])
     case start
     case ready
     case drain(deadline: UInt64, isRestart: Bool = false)
@@ -122,8 +119,7 @@ package enum ControlMessage: Equatable, Sendable {
             self.expiry = expiry
         }
 
-        /// That a room's key holds no more: one whose time was up long ago. For a supervisor of an earlier build it is nothing else,
-        /// and lapses with the worker at the latest.
+        /// That a room's key holds no more: one whose time was up long ago.
         package static func over(room: [UInt8]) -> HostKey {
             HostKey(room: room, publicKey: [UInt8](repeating: 0, count: Limits.publicKeyBytes), expiry: 1)
         }
@@ -135,7 +131,6 @@ package enum ControlMessage: Equatable, Sendable {
         package var workers: Int
         /// Its page of the shared memory.
         package var page: Int
-        package var generation: UInt64
         /// Whether it accepts nobody until it is told to serve.
         package var standsBy: Bool
         /// SipHash key that pins rooms to workers.
@@ -144,13 +139,12 @@ package enum ControlMessage: Equatable, Sendable {
         package var configuration: Configuration
 
         package init(
-            index: Int, workers: Int, page: Int, generation: UInt64 = 1, standsBy: Bool = false, placementKey: [UInt8],
+            index: Int, workers: Int, page: Int, standsBy: Bool = false, placementKey: [UInt8],
             awaited: Awaited = Awaited(workers: 1, pending: []), configuration: Configuration
         ) {
             self.index = index
             self.workers = workers
             self.page = page
-            self.generation = generation
             self.standsBy = standsBy
             self.placementKey = placementKey
             self.awaited = awaited
@@ -170,7 +164,6 @@ package enum ControlMessage: Equatable, Sendable {
             writer.write(UInt32(launch.index))
             writer.write(UInt32(launch.workers))
             writer.write(UInt32(launch.page))
-            writer.write(launch.generation)
             writer.write(UInt8(launch.standsBy ? 1 : 0))
             writer.write(launch.placementKey)
             writer.write(UInt32(launch.awaited.workers))
@@ -186,8 +179,6 @@ package enum ControlMessage: Equatable, Sendable {
                 writer.write(key.publicKey)
                 writer.write(key.expiry)
             }
-        case .hostKeyGone(let room):
-            writer.write(room)
         case .drain(let deadline, let isRestart):
             writer.write(deadline)
             writer.write(UInt8(isRestart ? 1 : 0))
@@ -218,7 +209,6 @@ package enum ControlMessage: Equatable, Sendable {
         case .launch: "launch"
         case .inboxes: "inboxes"
         case .hostKeys: "hostKeys"
-        case .hostKeyGone: "hostKeyGone"
         case .start: "start"
         case .ready: "ready"
         case .drain: "drain"
@@ -242,7 +232,6 @@ package enum ControlMessage: Equatable, Sendable {
         case .launch: 1
         case .inboxes: 2
         case .hostKeys: 3
-        case .hostKeyGone: 4
         case .start: 5
         case .ready: 6
         case .drain: 7
@@ -280,8 +269,6 @@ package enum ControlMessage: Equatable, Sendable {
                 keys.append(HostKey(room: room, publicKey: key, expiry: try reader.read()))
             }
             self = .hostKeys(keys)
-        case 4:
-            self = .hostKeyGone(room: try reader.readBytes(max: Limits.roomIDBytesMax, field: "room"))
         case 5:
             self = .start
         case 6:
@@ -346,7 +333,6 @@ package enum ControlMessage: Equatable, Sendable {
         }
         let page = Int(try reader.read(UInt32.self))
         guard page < Limits.workerPages else { throw .invalid(field: "page") }
-        let generation = try reader.read(UInt64.self)
         let standsBy = try readFlag(&reader, "stands by")
         let key = try reader.readBytes(max: Limits.placementKeyBytes, field: "placement key")
         guard key.count == Limits.placementKeyBytes else { throw .invalid(field: "placement key") }
@@ -360,7 +346,7 @@ package enum ControlMessage: Equatable, Sendable {
             pending.append(source)
         }
         return Launch(
-            index: index, workers: workers, page: page, generation: generation, standsBy: standsBy, placementKey: key,
+            index: index, workers: workers, page: page, standsBy: standsBy, placementKey: key,
             awaited: Awaited(workers: sources, pending: pending), configuration: try Configuration(from: &reader))
     }
 }

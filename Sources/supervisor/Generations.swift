@@ -250,7 +250,7 @@ extension Supervisor {
         let isLeaver = leavers.contains { $0 === place }
         let awaited = isSuccessor ? change?.awaited : nil
         return ControlMessage.Launch(
-            index: place.index, workers: peers(of: place).count, page: place.pageIndex, generation: place.generation,
+            index: place.index, workers: peers(of: place).count, page: place.pageIndex,
             standsBy: standsBy || isLeaver, placementKey: placementKey,
             awaited: awaited ?? ControlMessage.Awaited(workers: 1, pending: []),
             configuration: standsBy ? change?.configuration ?? configuration : configuration)

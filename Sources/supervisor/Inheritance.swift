@@ -8,7 +8,7 @@
 //     memory u32, with TLS ticket file, certificate, private key u32 each, valid from and until i64; 0 u32 where there is none
 //     generation u64, started at u64, has served u8, placement key (u32 count, 16 bytes)
 //     configuration in force (u32 count, Configuration.encode)
-//     places, leavers  u32 count, each: WorkerPlace.encode
+//     places, leavers  u32 count, each: PlaceState.write
 //
 // Descriptors keep their numbers.
 

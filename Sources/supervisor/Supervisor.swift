@@ -347,8 +347,6 @@ final class Supervisor {
             }
         case .hostKeys(let keys):
             place.take(keys, now: Clock.monotonicNanoseconds())
-        case .hostKeyGone(let room):
-            place.hostKeys[room] = nil
         case .failed(let reason):
             // Told with its end, which follows.
             place.failure = reason

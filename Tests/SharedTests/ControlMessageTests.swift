@@ -31,7 +31,7 @@ private var unusual: Configuration {
     ) -> ControlMessage {
         .launch(
             .init(
-                index: index, workers: workers, page: page, generation: 7, standsBy: true, placementKey: key,
+                index: index, workers: workers, page: page, standsBy: true, placementKey: key,
                 awaited: .init(workers: 4, pending: pending), configuration: configuration))
     }
 
@@ -52,7 +52,7 @@ private var unusual: Configuration {
         .inboxes(first: 0), .inboxes(first: 253), hostKeys([(Array("ré".utf8), .max)]), hostKeys([]),
         hostKeys([([1], 2), ([], 3)]), .hostKeys([.over(room: [1]), .over(room: [])]),
         hostKeys(Array(repeating: ([UInt8](repeating: 255, count: 256), 0), count: Limits.hostKeysPerMessageMax)),
-        .hostKeyGone(room: []), .hostKeyGone(room: [UInt8](repeating: 0, count: 256)), .start, .ready,
+        .start, .ready,
         .drain(deadline: 0x0102_0304_0506_0708, isRestart: true), .drain(deadline: 0, isRestart: false),
         launch(page: 1023, pending: []), launch(pending: [0, 1, 2, 3]), .listeners, .serve,
         .route(workers: 1, leaves: false), .route(workers: 256, leaves: true), .routed, .lastCall, .moved(moved),
@@ -84,13 +84,12 @@ private var unusual: Configuration {
             ControlMessage.drain(deadline: 0x0102_0304_0506_0708, isRestart: true).bytes
                 == [3, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 1])
         #expect(ControlMessage.failed(reason: "no").bytes == [3, 0, 8, 0, 2, 0, 0, 0, 0x6E, 0x6F])
-        #expect(ControlMessage.hostKeyGone(room: [7]).bytes == [3, 0, 4, 0, 1, 0, 0, 0, 7])
         let hostKeys = Self.hostKeys([([7, 8], 9)])
         let start: [UInt8] = [3, 0, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0, 7, 8, 32, 0, 0, 0]
         #expect(hostKeys.bytes == start + Self.publicKey + [9, 0, 0, 0, 0, 0, 0, 0])
-        let launch: [UInt8] = [3, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 16, 0, 0, 0]
+        let launch: [UInt8] = [3, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 1, 16, 0, 0, 0]
         let awaited: [UInt8] = [4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]
-        #expect(Array(Self.launch().bytes.prefix(61)) == launch + [UInt8](1...16) + awaited)
+        #expect(Array(Self.launch().bytes.prefix(53)) == launch + [UInt8](1...16) + awaited)
         #expect(ControlMessage.route(workers: 3, leaves: true).bytes == [3, 0, 15, 0, 3, 0, 0, 0, 1])
         #expect(ControlMessage.sourceGone(index: 4).bytes == [3, 0, 19, 0, 4, 0, 0, 0])
     }
@@ -109,7 +108,7 @@ private var unusual: Configuration {
             let bytes = [UInt8(version & 0xFF), UInt8(version >> 8)] + ControlMessage.start.bytes[2...]
             #expect(error(bytes) == .invalid(field: "version"))
         }
-        for kind in [0, 20, 0x0105, 0xFFFF] as [UInt16] {
+        for kind in [0, 4, 20, 0x0105, 0xFFFF] as [UInt16] {
             #expect(error([3, 0, UInt8(kind & 0xFF), UInt8(kind >> 8)]) == .invalid(field: "kind"))
         }
     }
@@ -145,7 +144,6 @@ private var unusual: Configuration {
             #expect(error(bytes) == .invalid(field: "public key"))
         }
         let room = [UInt8](repeating: 1, count: 257)
-        #expect(error(ControlMessage.hostKeyGone(room: room).bytes) == .invalid(field: "room"))
         #expect(error(Self.hostKeys([(room, 0)]).bytes) == .invalid(field: "room"))
     }
 
@@ -220,7 +218,7 @@ private var unusual: Configuration {
         let bytes = Self.launch(Configuration()).bytes
         for (index, value, field) in [
             (bytes.count - 2, 7, "RELAY_LOG_LEVEL"), (bytes.count - 1, 2, "RELAY_LOG_FORMAT"),
-            (61, 2, "RELAY_ADDR"), (80, 2, "RELAY_METRICS_ADDR"), (81, 2, "RELAY_TLS_CERT"),
+            (53, 2, "RELAY_ADDR"), (72, 2, "RELAY_METRICS_ADDR"), (73, 2, "RELAY_TLS_CERT"),
         ] as [(Int, UInt8, StaticString)] {
             var bytes = bytes
             bytes[index] = value
@@ -233,7 +231,7 @@ private var unusual: Configuration {
     @Test func `have names for the log that tell nothing but their kind`() {
         let names = Set(Self.every.map(\.name.description))
         let kinds = [
-            "launch", "inboxes", "hostKeys", "hostKeyGone", "start", "ready", "drain", "failed", "checkCredentials",
+            "launch", "inboxes", "hostKeys", "start", "ready", "drain", "failed", "checkCredentials",
             "credentials",
             "makeCertificate", "certificate", "listeners", "serve", "route", "routed", "lastCall", "moved",
             "sourceGone",

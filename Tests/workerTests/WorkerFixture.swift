@@ -47,7 +47,7 @@ struct WorkerFixture: ~Copyable {
         let copies = (0..<options.workers).map { _ in fcntl(inboxSender, F_DUPFD_CLOEXEC, 3) }
         worker = try Worker(
             Launched(
-                index: options.index, page: options.page, generation: 1, standsBy: options.standsBy,
+                index: options.index, page: options.page, standsBy: options.standsBy,
                 awaited: options.awaited, configuration: options.configuration, placementKey: Self.placementKey,
                 memory: memory, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, listeners: [listener],
                 inbox: Descriptor(owning: inbox), outboxes: copies,

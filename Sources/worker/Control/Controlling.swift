@@ -82,7 +82,7 @@ extension Worker {
             }
         case .sourceGone(let source):
             awaiting.gone(source)
-        case .launch, .inboxes, .listeners, .hostKeyGone, .start, .ready, .failed, .checkCredentials, .credentials,
+        case .launch, .inboxes, .listeners, .start, .ready, .failed, .checkCredentials, .credentials,
             .makeCertificate, .certificate, .routed, .moved:
             logger.error("control message out of place", metadata: ["message": "\(message.name)"])
         }

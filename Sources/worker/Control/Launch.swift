@@ -11,7 +11,6 @@ import Shared
 struct Launched: ~Copyable {
     var index: Int
     var page: Int
-    var generation: UInt64
     var standsBy: Bool
     var awaited: ControlMessage.Awaited
     var configuration: Configuration
@@ -205,7 +204,7 @@ enum Launch {
         let ciphers: RecordCiphers
         do throws(TLSSetupError) { ciphers = try RecordCiphers() } catch { throw LaunchError(description: "\(error)") }
         return Launched(
-            index: launch.index, page: launch.page, generation: launch.generation, standsBy: launch.standsBy,
+            index: launch.index, page: launch.page, standsBy: launch.standsBy,
             awaited: launch.awaited, configuration: launch.configuration, placementKey: launch.placementKey,
             memory: memory, addresses: addresses, logger: logger, listeners: listeners, inbox: inbox,
             outboxes: outboxes, control: control, survivingKeys: keys, ciphers: ciphers, tlsContext: tls?.context,

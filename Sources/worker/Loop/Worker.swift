@@ -1,6 +1,4 @@
-// The worker: one event loop, everything it owns, and the order of one turn.
-//
-//     wait → control → inbox → accept → read, parse, route or fan out → timers → flush → closes → publish
+// The worker: one event loop, everything it owns, and the order of one turn, which is `turn()`.
 //
 // The parts of a turn stand in the folders that data flows through: Connection/ (accept, read, write, close, liveness),
 // HTTP/, Join/, Handoff/, WebSocket/, Room/, Control/. Each is an extension of this struct, so that all state has one
@@ -14,7 +12,6 @@ struct Worker: ~Copyable {
     // What it was launched with
     let index: Int
     let configuration: Configuration
-    let generation: UInt64
     let placementKey: [UInt8]
     var placement: Placement
     let memory: SharedMemory
@@ -146,7 +143,6 @@ struct Worker: ~Copyable {
         isReadingInbox = !launched.standsBy
         index = launched.index
         configuration = launched.configuration
-        generation = launched.generation
         placementKey = launched.placementKey
         placement = Placement(key: launched.placementKey, workers: launched.outboxes.count)
         awaiting = Awaiting(launched.awaited, placementKey: launched.placementKey)
