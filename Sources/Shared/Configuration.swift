@@ -47,6 +47,10 @@ package struct Configuration: Sendable, Equatable {
     package var connectionsMax = Limits.connectionsRange.upperBound
     /// RELAY_MAX_CONNECTIONS_PER_IP; 0 is off.
     package var connectionsPerAddressMax = 0
+    /// RELAY_MAX_MESSAGES_PER_SECOND, of one member; 0 is off.
+    package var messagesPerSecondMax = 0
+    /// RELAY_MAX_BYTES_PER_SECOND, of one member; 0 is off.
+    package var bytesPerSecondMax = 0
     /// RELAY_SHUTDOWN_GRACE.
     package var shutdownGraceSeconds = 10
     /// RELAY_LOG_LEVEL.
@@ -114,6 +118,8 @@ extension Configuration {
             advice: \.descriptorAdvice),
         Setting(
             "RELAY_MAX_CONNECTIONS_PER_IP", \.connectionsPerAddressMax, .number(Limits.connectionsPerAddressRange)),
+        Setting("RELAY_MAX_MESSAGES_PER_SECOND", \.messagesPerSecondMax, .number(Limits.messagesPerSecondRange)),
+        Setting("RELAY_MAX_BYTES_PER_SECOND", \.bytesPerSecondMax, .bytes(Limits.bytesPerSecondRange)),
         Setting("RELAY_SHUTDOWN_GRACE", \.shutdownGraceSeconds, .number(Limits.shutdownGraceSecondsRange)),
         Setting("RELAY_LOG_LEVEL", \.logLevel, .choice),
         Setting("RELAY_LOG_FORMAT", \.logFormat, .choice),

@@ -18,6 +18,10 @@ package enum Limits {
     /// A server's frame header: 2 bytes and a 64-bit length; the relay masks nothing (RFC 6455, 5.2).
     package static let frameHeaderBytesMax = 10
 
+    /// Bytes of a first data message in which its sender's id is looked for: the wire protocol's. Reading JSON costs up to 12 ns a
+    /// byte, and nobody limits when the last bytes of many first messages come.
+    package static let senderSearchBytesMax = 16_384
+
     // MARK: - Keys
 
     /// An Ed25519 public key (RFC 8032).
@@ -38,8 +42,38 @@ package enum Limits {
 
     // MARK: - One turn of a worker's loop
 
-    /// Events taken from epoll. More wait for the next turn; with more, a turn and so every room's delay grows.
-    package static let eventsPerTurnMax = 512
+    /// Time for what comes in, over all sources of work (worker/Loop/TurnClock.swift). A voice frame waits for a turn that is under way
+    /// and for its own: with more, voices of others stutter while somebody floods; with much less, a busy worker spends its time
+    /// on waits and on batches of little.
+    package static let turnInputNanoseconds: UInt64 = 4_000_000
+    /// The least of it that each source of work is left where sources before it have more to do than there is time for: handoffs,
+    /// strangers' requests, timers.
+    package static let turnInboxNanosecondsMin: UInt64 = 500_000
+    package static let turnStrangersNanosecondsMin: UInt64 = 1_000_000
+    package static let turnTimersNanosecondsMin: UInt64 = 500_000
+    /// Time for what goes out: rooms' batches, answers, removals.
+    package static let turnOutputNanoseconds: UInt64 = 4_000_000
+    /// Time for rooms that migrate. One member is exported whole, whatever waits for it.
+    package static let turnMigrationNanoseconds: UInt64 = 2_000_000
+    /// Time that one round over all ready connections should take: each has an equal share of it. Connections that cost more than
+    /// their share are passed over in later rounds (worker/Loop/Share.swift).
+    package static let roundNanoseconds: UInt32 = 2_000_000
+    /// The least share. Below the cost of a read and its system call nothing is gained by passing over.
+    package static let shareNanosecondsMin: UInt32 = 4000
+    /// Rounds in which a connection is passed over, at the most.
+    package static let roundsPassedOverMax: UInt64 = 32
+    /// Bytes that one round over all ready connections should read; `receiveBytesMax` for each of eight.
+    package static let roundBytes = 8 * receiveBytesMax
+    /// The least of one read. A voice frame fits many times; with less, system calls are most of the work.
+    package static let shareBytesMin = 4096
+    /// Requests of one connection that are answered in one service: pages cost ten times as much a byte as messages.
+    package static let requestsPerServiceMax = 8
+    /// Bytes of one read while a connection is a request. The rest stays in the socket: it is counted nowhere here, and a handoff is
+    /// small.
+    package static let requestReadBytesMax = 4096
+    /// Events taken from epoll at once, of members and of strangers. Those that a turn has no time for are the next one's.
+    package static let eventsPerWaitMax = 512
+    package static let strangerEventsPerWaitMax = 128
     /// Connections accepted. Each costs about 50 microseconds with its request; the calls of others go on between.
     package static let acceptsPerTurnMax = 32
     /// Connections taken from the inbox: as costly as an accept.
@@ -182,6 +216,9 @@ package enum Limits {
     /// Records in a row that carry no data. Each costs a decryption, so a client must not get any number of them for
     /// nothing; no client sends more than a few.
     package static let tlsIdleRecordsMax: UInt8 = 32
+    /// KeyUpdates that a client may send in a moment, and the seconds in which as many more are allowed: 2 to 5 us each, which is what
+    /// some kilobytes of data cost.
+    package static let tlsKeyUpdatesBurst: UInt32 = 64
     /// Bytes of a handshake. A ClientHello with every extension and a ticket is below 3 KiB.
     package static let tlsHandshakeBytesMax = 65_536
     /// Records that a direction protects with the worker's own context, keyed anew for each (125 ns), before it gets a
@@ -343,6 +380,9 @@ package enum Limits {
     package static let connectionsRange = 1...1_000_000
     /// RELAY_MAX_CONNECTIONS_PER_IP; 0 is off.
     package static let connectionsPerAddressRange = 0...connectionsRange.upperBound
+    /// RELAY_MAX_MESSAGES_PER_SECOND and RELAY_MAX_BYTES_PER_SECOND, of one member; 0 is off.
+    package static let messagesPerSecondRange = 0...1_000_000
+    package static let bytesPerSecondRange = 0...(1 << 32)
     /// RELAY_SHUTDOWN_GRACE, seconds; 0 closes at once.
     package static let shutdownGraceSecondsRange = 0...3600
     /// Ranges in RELAY_TRUSTED_PROXIES: each join is compared with all of them.
@@ -407,13 +447,19 @@ package enum Limits {
                 "a list of host keys fits its message"
             ),
             (controlMessageBytesMax <= socketBufferBytesDefault, "a control message fits its channel"),
-            (eventsPerTurnMax >= acceptsPerTurnMax, "what a turn accepts can show events in the next"),
+            (
+                turnInboxNanosecondsMin + turnStrangersNanosecondsMin + turnTimersNanosecondsMin
+                    <= turnInputNanoseconds / 2,
+                "members have half of a turn's input at the least"
+            ),
+            (shareBytesMin <= receiveBytesMax, "the least read is one read"),
+            (requestReadBytesMax < requestHeadBytesMax, "what is kept of a request is little more than its head"),
             (
                 tlsHandshakesResumedPerTurnMax >= tlsHandshakeStepsPerTurnMax,
                 "a turn can look at as many handshakes as it can take a step of"
             ),
             (
-                eventsPerTurnMax >= 2 * tlsHandshakesWatchedMax,
+                strangerEventsPerWaitMax >= 2 * tlsHandshakesWatchedMax,
                 "handshakes that wait leave most of a turn's events to others"
             ),
             (
@@ -427,7 +473,7 @@ package enum Limits {
             ),
             (
                 AddressLedger.recordsMax
-                    >= connectionsRange.upperBound + handoversWaitingMax + eventsPerTurnMax + acceptsPerTurnMax
+                    >= connectionsRange.upperBound + handoversWaitingMax + eventsPerWaitMax + acceptsPerTurnMax
                     + handoffsPerTurnMax,
                 "a ledger has a record for each connection that a worker can have"
             ),

@@ -40,6 +40,9 @@ private let numbers: [NumberCase] = [
     NumberCase(name: "RELAY_MAX_CONNECTIONS", path: \.connectionsMax, standard: 1_000_000, range: 1...1_000_000),
     NumberCase(
         name: "RELAY_MAX_CONNECTIONS_PER_IP", path: \.connectionsPerAddressMax, standard: 0, range: 0...1_000_000),
+    NumberCase(
+        name: "RELAY_MAX_MESSAGES_PER_SECOND", path: \.messagesPerSecondMax, standard: 0, range: 0...1_000_000),
+    NumberCase(name: "RELAY_MAX_BYTES_PER_SECOND", path: \.bytesPerSecondMax, standard: 0, range: 0...(1 << 32)),
     NumberCase(name: "RELAY_SHUTDOWN_GRACE", path: \.shutdownGraceSeconds, standard: 10, range: 0...3600),
 ]
 
@@ -142,7 +145,8 @@ private let numbers: [NumberCase] = [
         #expect(read(["RELAY_MAX_MESSAGE_SIZE": "65M", "RELAY_MAX_BACKLOG": "1G"]).configuration == nil)
         #expect(read(["RELAY_MAX_BACKLOG": "2G"]).configuration == nil)
         // Only sizes have suffixes.
-        for number in numbers where !["RELAY_MAX_MESSAGE_SIZE", "RELAY_MAX_BACKLOG"].contains(number.name) {
+        let sizes = ["RELAY_MAX_MESSAGE_SIZE", "RELAY_MAX_BACKLOG", "RELAY_MAX_BYTES_PER_SECOND"]
+        for number in numbers where !sizes.contains(number.name) {
             #expect(read([number.name: "1K"]).problems.map(\.variable) == [number.name])
         }
     }

@@ -20,6 +20,8 @@ struct WorkerFixture: ~Copyable {
         var tlsContext: TLSContext?
         /// What the inbox's buffers are asked to be.
         var inboxBytes: Int32 = 65_536
+        /// What each piece of work takes: the time between two looks at the clock.
+        var workNanoseconds: UInt64 = 0
         /// For an hour, whatever it does.
         var isBusy = false
     }
@@ -56,6 +58,8 @@ struct WorkerFixture: ~Copyable {
         self.supervisor = ControlChannel(Descriptor(owning: supervisor))
         self.inboxSender = inboxSender
         ends = [inboxSender, nobody]
+        // Its turns take no time, so that each does all there is, however slow the machine.
+        worker.clock = TurnClock(now: worker.now, stride: options.workNanoseconds)
         if options.isBusy { worker.makeBusy() }
     }
 
@@ -91,9 +95,9 @@ struct WorkerFixture: ~Copyable {
     mutating func pass(seconds: UInt32) {
         for _ in 0..<seconds {
             worker.second += 1
-            var due: [UInt32] = []
-            worker.connectionTimers.turn(to: worker.second, in: &worker.connections, due: &due)
-            for slot in due where worker.connections.isOccupied(slot) { worker.connectionDue(slot) }
+            while let slot = worker.connectionTimers.next(upTo: worker.second, in: &worker.connections) {
+                worker.connectionDue(slot)
+            }
             worker.settle()
         }
     }

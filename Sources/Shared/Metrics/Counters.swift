@@ -50,6 +50,8 @@ package enum Counter: Int, CaseIterable, Sendable {
     /// Data that a busy worker held back for more to come: batches, each of one room.
     case batchesHeld
     case leaveNotices
+    /// Times that a member was not read for a while because it sent more than it may in a second.
+    case readsPaused
 
     // Rooms
     case roomsOpened

@@ -71,6 +71,8 @@ package enum TLSViolation: UInt8, CounterLabel {
     case keyUpdateRequest
     /// Bytes after a KeyUpdate in the same record (5.1).
     case bytesAfterKeyUpdate
+    /// More KeyUpdates than any client needs (4.6.3).
+    case tooManyKeyUpdates
 
     package var label: StaticString {
         switch self {
@@ -90,6 +92,7 @@ package enum TLSViolation: UInt8, CounterLabel {
         case .keyUpdateLength: "key_update_length"
         case .keyUpdateRequest: "key_update_request"
         case .bytesAfterKeyUpdate: "bytes_after_key_update"
+        case .tooManyKeyUpdates: "too_many_key_updates"
         }
     }
 }

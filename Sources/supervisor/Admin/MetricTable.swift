@@ -188,6 +188,10 @@ extension Metrics {
             "relay_held_batches_total",
             "Batches of a room's data that a busy worker held back for some 2 ms, to send more at once.", .batchesHeld),
         .counter("relay_leave_notices_total", "Leave notices, once a recipient.", .leaveNotices),
+        .counter(
+            "relay_reads_paused_total",
+            "Times that a member was not read for a while, for RELAY_MAX_MESSAGES_PER_SECOND or RELAY_MAX_BYTES_PER_SECOND.",
+            .readsPaused),
         .family("relay_drops_total", "What was dropped and not sent, by what it was.", by: "reason", .drops),
     ]
 

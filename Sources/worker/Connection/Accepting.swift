@@ -13,7 +13,8 @@ extension Worker {
             pauseAccepting(UInt64(Limits.busyTurnMilliseconds) * 1_000_000)
             return
         }
-        for _ in 0..<Limits.acceptsPerTurnMax {
+        for _ in 0..<Limits.acceptsPerTurnMax where !clock.isOver {
+            defer { lookAtClock() }
             var storage = sockaddr_storage()
             let number = unsafe clinux_accept(listeners[listener], &storage)
             guard number >= 0 else {
@@ -47,12 +48,14 @@ extension Worker {
         let id = connections.insert(connection)
         holdAddress(id.slot)
         do throws(SystemError) {
-            try poller.add(connections[id.slot].socket.number, connections[id.slot].interest, .connection(id))
-        } catch {
-            if let suppressed = acceptLogRate.admit(nowNanoseconds: now) {
-                logger.error(
-                    "connection dropped", metadata: ["reason": "\(error)", "suppressed": "\(suppressed)"])
+            let (socket, interest) = (connections[id.slot].socket.number, connections[id.slot].interest)
+            if connections[id.slot].isMember {
+                try poller.add(socket, interest, .connection(id))
+            } else {
+                try strangers.add(socket, interest, .connection(id))
             }
+        } catch {
+            complainOfWatching(error)
             page.count(.close(.socketError))
             drop(id.slot)
             memory.connections.give()
@@ -62,6 +65,13 @@ extension Worker {
         let due = connections[id.slot].acceptedAt + UInt32(Limits.requestSeconds)
         connectionTimers.set(id.slot, in: &connections, due: due)
         return id.slot
+    }
+
+    /// epoll has no room for a connection.
+    mutating func complainOfWatching(_ error: SystemError) {
+        guard let suppressed = acceptLogRate.admit(nowNanoseconds: now) else { return }
+        logger.error(
+            "a connection can't be watched", metadata: ["reason": "\(error)", "suppressed": "\(suppressed)"])
     }
 
     /// Publishes how many connections are this worker's: what the quota gets back if it dies.
@@ -101,7 +111,7 @@ extension Worker {
 
     /// Leaves the listener alone for some nanoseconds.
     private mutating func pauseAccepting(_ pause: UInt64) {
-        for place in listeners.indices { poller.change(listeners[place], to: [], .listener(place)) }
+        for place in listeners.indices { strangers.change(listeners[place], to: [], .listener(place)) }
         acceptAgainAt = now + pause
     }
 
@@ -109,7 +119,7 @@ extension Worker {
     mutating func retryAccept() {
         guard acceptAgainAt != 0, now >= acceptAgainAt else { return }
         acceptAgainAt = 0
-        for place in listeners.indices { poller.change(listeners[place], to: .read, .listener(place)) }
+        for place in listeners.indices { strangers.change(listeners[place], to: .read, .listener(place)) }
     }
 
     /// Watches the listeners: from now on this worker serves.
@@ -117,7 +127,7 @@ extension Worker {
         guard !isAccepting, leaving == nil, drainDeadline == nil else { return }
         startReadingInbox()
         do throws(SystemError) {
-            for place in listeners.indices { try poller.add(listeners[place], .read, .listener(place)) }
+            for place in listeners.indices { try strangers.add(listeners[place], .read, .listener(place)) }
             isAccepting = true
         } catch {
             // It ends, and the supervisor starts another.
@@ -141,7 +151,7 @@ extension Worker {
     /// Leaves the listeners to whoever comes behind. What waits in them is theirs.
     mutating func stopAccepting() {
         if isAccepting {
-            for listener in listeners { poller.remove(listener) }
+            for listener in listeners { strangers.remove(listener) }
         }
         // A copy elsewhere would keep a listener open that is closed.
         for listener in listeners { _ = Glibc.close(listener) }

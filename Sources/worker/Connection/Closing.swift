@@ -120,10 +120,11 @@ extension Worker {
         }
     }
 
-    /// Removes the doomed.
+    /// Removes the doomed, as many as there is time for, and one at the least.
     mutating func removeDoomed() {
         var next = 0
-        while next < doomed.count {
+        while next < doomed.count, next == 0 || !clock.isOver {
+            defer { lookAtClock() }
             let (id, reason) = doomed[next]
             let slot = id.slot
             next += 1
@@ -140,11 +141,15 @@ extension Worker {
             }
             leave(slot)
             count(reason)
-            poller.remove(connections[slot].socket.number)
+            unwatch(slot)
             drop(slot)
             memory.connections.give()
         }
-        if next > 0 { doomed.removeAll(keepingCapacity: true) }
+        if next == doomed.count {
+            if next > 0 { doomed.removeAll(keepingCapacity: true) }
+        } else {
+            doomed.removeFirst(next)
+        }
     }
 
     private mutating func closeSlow(_ slot: UInt32) {

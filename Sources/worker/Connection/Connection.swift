@@ -46,6 +46,13 @@ struct Connection: ~Copyable, Timed {
     var isFrozen = false
     /// Whether it is on this turn's list of connections to flush.
     var isTouched = false
+    /// Whether it is, or was, in a room: it is watched with the members, who come before strangers.
+    var isMember = false
+    /// What it has cost beyond its share of the worker's time.
+    var debt = Debt()
+    /// What it has sent beyond what it may in a second, and whether it is not read for that.
+    var pace = SendingPace()
+    var isPaused = false
 
     /// Where its address is counted (RELAY_MAX_CONNECTIONS_PER_IP); none where it is not.
     var addressToken = AddressToken.none
@@ -55,6 +62,8 @@ struct Connection: ~Copyable, Timed {
     var input = ByteQueue()
     /// Bytes of `input` in which the end of the head has been searched in vain.
     var searched = 0
+    /// Whether `input` has requests that wait for their answer: nothing more is read meanwhile.
+    var isUnanswered = false
     var frames = FrameReader()
     /// The unmasked part of a message that is not complete.
     var message = ByteQueue()

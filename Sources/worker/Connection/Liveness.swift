@@ -36,6 +36,8 @@ extension Worker {
     }
 
     private mutating func checkLiveness(_ slot: UInt32) {
+        // Whom the relay does not read may have said anything.
+        if connections[slot].isPaused { connections[slot].unansweredSince = 0 }
         let unanswered = connections[slot].unansweredSince
         if unanswered != 0 && second >= unanswered + UInt32(Limits.pongSeconds) {
             // Nothing came in time: nobody is there who would read a close frame.

@@ -7,9 +7,10 @@ extension Worker {
     /// Reads a connection's socket once; what is left there makes the next turn's event. With more than one read a turn, those who
     /// send much would make turns long, and those who read slowly are sent to once a turn.
     mutating func read(_ slot: UInt32) {
+        guard connections[slot].interest.contains(.read), !connections[slot].isUnanswered else { return }
         if connections[slot].isSecure { return readSecure(slot) }
-        guard connections[slot].interest.contains(.read), connections[slot].isServed else { return }
-        switch receiveBuffer.receive(from: connections[slot].socket.number) {
+        guard connections[slot].isServed else { return }
+        switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: readBytesMax(slot)) {
         case .bytes(let count):
             tally.bytesReceived += UInt64(count)
             connections[slot].unansweredSince = 0
@@ -20,10 +21,14 @@ extension Worker {
         }
     }
 
+    /// Bytes that one read of a connection takes: its share, and of a request little more than a head.
+    func readBytesMax(_ slot: UInt32) -> Int {
+        connections[slot].phase == .request ? min(share.bytes, Limits.requestReadBytesMax) : share.bytes
+    }
+
     private mutating func readSecure(_ slot: UInt32) {
         // This turn's events are from before the steps of those handshakes that have waited for one: they were read then.
         guard resumedHandshakes.isEmpty || !resumedHandshakes.contains(connections.id(slot)) else { return }
-        guard connections[slot].interest.contains(.read) else { return }
         switch connections[slot].phase {
         case .handshake: readHandshake(slot)
         case .request, .open: readRecords(slot)
@@ -34,7 +39,7 @@ extension Worker {
 
     /// Reads and throws away: the client's last bytes mean nothing any more.
     private mutating func discard(_ slot: UInt32) {
-        switch receiveBuffer.receive(from: connections[slot].socket.number) {
+        switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: share.bytes) {
         case .bytes, .wouldBlock: break
         case .end: ended(slot)
         case .failed: doom(slot, .socketError)
@@ -46,9 +51,9 @@ extension Worker {
         switch connections[slot].phase {
         case .request:
             connections[slot].input.append(bytes)
-            answerRequests(slot)
+            serveRequests(slot)
         case .open:
-            receiveFrames(slot, bytes)
+            takeFrames(slot, bytes)
         case .handingOver, .handshake:
             preconditionFailure("what comes in these phases is not taken here")
         case .closing, .lingering, .doomed, .departed:
@@ -92,6 +97,35 @@ extension Worker {
     mutating func setInterest(_ slot: UInt32, _ interest: Interest) {
         guard connections[slot].interest != interest else { return }
         connections[slot].interest = interest
-        poller.change(connections[slot].socket.number, to: interest, .connection(connections.id(slot)))
+        let source = EventSource.connection(connections.id(slot))
+        if connections[slot].isMember {
+            poller.change(connections[slot].socket.number, to: interest, source)
+        } else {
+            strangers.change(connections[slot].socket.number, to: interest, source)
+        }
+    }
+
+    /// Watches a connection no more: before its descriptor is given away or closed.
+    mutating func unwatch(_ slot: UInt32) {
+        if connections[slot].isMember {
+            poller.remove(connections[slot].socket.number)
+        } else {
+            strangers.remove(connections[slot].socket.number)
+        }
+    }
+
+    /// A connection has been let into a room: from now on it is watched with the members.
+    mutating func watchAsMember(_ slot: UInt32) {
+        guard !connections[slot].isMember else { return }
+        let socket = connections[slot].socket.number
+        do throws(SystemError) {
+            try poller.add(socket, connections[slot].interest, .connection(connections.id(slot)))
+        } catch {
+            // It stays a stranger, and is served like one.
+            complainOfWatching(error)
+            return
+        }
+        strangers.remove(socket)
+        connections[slot].isMember = true
     }
 }

@@ -11,17 +11,22 @@ extension Worker {
         touch(slot)
     }
 
-    /// Flushes the connections that this turn has touched.
+    /// Flushes the connections that have been touched, as many as there is time for, and one at the least.
     mutating func flushTouched() {
         var next = 0
-        while next < touched.count {
+        while next < touched.count, next == 0 || !clock.isOver {
             let slot = touched[next]
             next += 1
             guard connections.isOccupied(slot) else { continue }
             connections[slot].isTouched = false
             flush(slot)
+            lookAtClock()
         }
-        if next > 0 { touched.removeAll(keepingCapacity: true) }
+        if next == touched.count {
+            if next > 0 { touched.removeAll(keepingCapacity: true) }
+        } else {
+            touched.removeFirst(next)
+        }
     }
 
     /// Sends what waits on a connection, and does what comes after the last byte.
@@ -70,7 +75,7 @@ extension Worker {
             // Reading stopped while answers to pipelined requests waited.
             if !connections[slot].interest.contains(.read) {
                 setInterest(slot, .read)
-                answerRequests(slot)
+                answerLater(slot)
             }
         default:
             break

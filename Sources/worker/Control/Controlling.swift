@@ -146,7 +146,7 @@ extension Worker {
     /// The time is over: whoever is left gets a close frame as far as one send does, and the process ends.
     mutating func sayGoodbye() {
         for slot in rooms.slots where rooms.isOccupied(slot) { disband(slot, drainReason) }
-        settle()
+        settleEverything()
         tellHostKeys()
         publish()
     }

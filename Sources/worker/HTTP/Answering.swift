@@ -3,17 +3,37 @@
 import Shared
 
 extension Worker {
-    /// Answers the requests that have come whole. Pipelined ones are answered one behind the other; while too many answers
-    /// wait the connection is not read.
-    mutating func answerRequests(_ slot: UInt32) {
+    /// Answers the requests that have come whole, as many as one service answers; the others wait for the next, unread. A room that
+    /// somebody joins is flushed first: what was said before is not for the one who comes.
+    mutating func serveRequests(_ slot: UInt32) {
+        while let room = answerRequests(slot) { flushRoom(room) }
+    }
+
+    /// Lets a connection's requests wait for a later service.
+    mutating func answerLater(_ slot: UInt32) {
+        guard !connections[slot].isUnanswered, !connections[slot].input.isEmpty else { return }
+        connections[slot].isUnanswered = true
+        unanswered.append(connections.id(slot))
+    }
+
+    /// Answers requests until one needs a room flushed. While too many answers wait the connection is not read.
+    ///
+    /// - Returns: the room; nil if none is to be flushed.
+    private mutating func answerRequests(_ slot: UInt32) -> UInt32? {
+        var answered = 0
         while connections[slot].phase == .request && !connections[slot].input.isEmpty {
+            guard answered < Limits.requestsPerServiceMax else {
+                answerLater(slot)
+                return nil
+            }
+            answered += 1
             if connections[slot].outbox.count > Limits.answersWaitingMax {
                 flush(slot)
                 // The socket may turn out to be broken.
-                guard connections[slot].phase == .request else { return }
+                guard connections[slot].phase == .request else { return nil }
                 if connections[slot].outbox.isBlocked {
                     setInterest(slot, connections[slot].interest.subtracting(.read))
-                    return
+                    return nil
                 }
             }
             let bytes = unsafe connections[slot].input.unsafeBytes
@@ -22,24 +42,29 @@ extension Worker {
             switch parse {
             case .incomplete:
                 connections[slot].searched = bytes.count
-                return
+                return nil
             case .refused(let error):
                 page.add(1, to: .requests)
                 refuse(slot, error, request: nil)
             case .head(let request):
                 connections[slot].searched = 0
-                route(slot, request)
+                if let room = route(slot, request) { return room }
             }
         }
+        return nil
     }
 
-    private mutating func route(_ slot: UInt32, _ request: Request) {
+    /// - Returns: a room that must be flushed before the request is looked at again.
+    private mutating func route(_ slot: UInt32, _ request: Request) -> UInt32? {
         // A request that was handed over has been counted by the worker that took it.
         if connections[slot].hops == 0 { page.add(1, to: .requests) }
-        if request.path == "/ws" {
-            join(slot, request)
-            return
-        }
+        if request.path == "/ws" { return join(slot, request) }
+        answerPage(slot, request)
+        return nil
+    }
+
+    /// `/` and `/health`, and what is no path of the relay's.
+    private mutating func answerPage(_ slot: UInt32, _ request: Request) {
         guard request.path == "/" || request.path == "/health" else {
             answer(slot, request, Response.error(.notFound, "not found", request: request))
             return

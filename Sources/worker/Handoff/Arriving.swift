@@ -78,6 +78,7 @@ extension Worker {
         connection.session = session
         connection.interest = []
         connection.isFrozen = true
+        connection.isMember = true
         page.add(1, to: .membersMovedIn)
         guard let slot = adopt(connection) else { return }
         account(slot)

@@ -54,21 +54,23 @@ extension Worker {
         handovers.append(connections.id(slot))
     }
 
-    /// Tries those that wait again, in order; an owner that is busy is asked once a turn.
+    /// Tries those that wait again, in order, as far as there is time; an owner that is busy is asked once a turn.
     mutating func retryHandovers() {
         guard !handovers.isEmpty else { return }
+        clock.allot(Limits.turnInboxNanosecondsMin)
         var busy = Set<Int>()
         var still: [SlotID] = []
         for id in handovers {
             guard connections.contains(id), connections[id.slot].phase == .handingOver else { continue }
             let owner = connections[id.slot].owner
-            if busy.contains(owner) || !connections[id.slot].outbox.isEmpty
+            if clock.isOver || busy.contains(owner) || !connections[id.slot].outbox.isEmpty
                 || connections[id.slot].sealed.count > Limits.handoffOutputBytesMax
             {
                 still.append(id)
                 continue
             }
             page.add(1, to: .handoffRetried)
+            defer { lookAtClock() }
             switch attempt(id.slot, owner) {
             case .sent: break
             case .busy:
@@ -125,7 +127,7 @@ extension Worker {
             }
         }
         departAddress(slot)
-        poller.remove(socket)
+        unwatch(slot)
         depart(slot)
         return .sent
     }

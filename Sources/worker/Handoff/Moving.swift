@@ -29,6 +29,10 @@ struct Leaving {
     var transit: Transit?
     /// Slot from which the next room is looked for.
     var nextRoom: UInt32 = 0
+    /// Slot from which the next request is looked for, which goes as it is; nil when all have been looked at.
+    var nextRequest: UInt32? = 0
+    /// Whether the last turn had no time for all that could go.
+    var isCutShort = false
     /// Nobody sends to this worker any more, and then: the inbox is empty.
     var hasHeardLastCall = false
     /// Host keys that are still to be sent.
@@ -67,7 +71,7 @@ extension Worker {
         rerouteHandovers()
         if leaves {
             for room in awaiting.roomsWaitedFor { admitWaiting(for: room) }
-            moveRequests()
+            leaving?.nextRequest = 0
         }
         report(.routed)
     }
@@ -88,13 +92,20 @@ extension Worker {
         setInterest(slot, connections[slot].interest.union(.read))
         let due = connections[slot].acceptedAt + UInt32(Limits.requestSeconds)
         connectionTimers.set(slot, in: &connections, due: due)
-        answerRequests(slot)
+        answerLater(slot)
     }
 
-    /// Sends to a successor who has not said what they want. Whoever can't go now is asked again in a second.
-    mutating func moveRequests() {
+    /// Sends connections that have not said what they want to a successor, as many as there is time for. What can't go now is looked at
+    /// again in a second.
+    private mutating func moveRequests() {
+        guard let first = leaving?.nextRequest else { return }
         let owner = index % outboxes.count
-        for slot in connections.slots where connections.isOccupied(slot) {
+        for slot in first..<max(first, connections.slots.upperBound) where connections.isOccupied(slot) {
+            guard !clock.isOver else {
+                leaving?.nextRequest = slot
+                leaving?.isCutShort = true
+                return
+            }
             switch connections[slot].phase {
             case .request:
                 guard connections[slot].outbox.isEmpty,
@@ -103,20 +114,34 @@ extension Worker {
             case .handshake where handshakes[slot] == nil: break
             default: continue
             }
-            guard case .sent = attempt(slot, owner, counts: false) else { return }
+            // One that waits with its request goes with it.
+            connections[slot].isUnanswered = false
+            defer { lookAtClock() }
+            guard case .sent = attempt(slot, owner, counts: false) else {
+                answerLater(slot)
+                break
+            }
         }
+        leaving?.nextRequest = nil
     }
 
     /// What of leaving this turn has time for. Called when everything that was said has been flushed.
     mutating func leaveSome() {
         guard leaving != nil, drainDeadline == nil else { return }
+        clock.allot(Limits.turnMigrationNanoseconds)
+        leaving?.isCutShort = false
         for _ in 0..<Limits.roomsMovedPerTurnMax {
+            guard !clock.isOver else {
+                leaving?.isCutShort = true
+                break
+            }
             guard beginTransit(), continueTransit() else { break }
         }
         if second != leaveSecond {
             leaveSecond = second
-            moveRequests()
+            leaving?.nextRequest = 0
         }
+        moveRequests()
         finishLeaving()
         settle()
     }
@@ -128,6 +153,8 @@ extension Worker {
         self.leaving?.nextRoom = room
         let owner = placement.owner(of: rooms[room].id)
         guard clinux_unread_bytes(outboxes[owner]) <= Limits.moveUnreadBytesMax else { return false }
+        // What was said before goes the old way.
+        flushRoom(room)
         // Out of the room: a slot that one of them leaves may be another's before the last has gone.
         let members = rooms[room].removeAll()
         for member in members {
@@ -156,6 +183,12 @@ extension Worker {
     private mutating func continueTransit() -> Bool {
         guard var transit = leaving?.transit else { return false }
         while transit.next < transit.members.count {
+            guard !clock.isOver else {
+                leaving?.transit = transit
+                leaving?.isCutShort = true
+                return false
+            }
+            defer { lookAtClock() }
             let member = transit.members[transit.next]
             switch attemptMember(member, transit.owner, transit.room) {
             case .sent:

@@ -6,8 +6,13 @@ import Logging
 import Shared
 
 extension Worker {
-    mutating func receiveHandoffs() {
+    /// Takes messages from the inbox, as many as there is time for.
+    ///
+    /// - Returns: whether more may be there.
+    mutating func receiveHandoffs() -> Bool {
         for _ in 0..<Limits.handoffsPerTurnMax {
+            guard !clock.isOver else { return true }
+            defer { lookAtClock() }
             let token = expectAddress()
             var descriptors = InlineArray<2, Int32>(repeating: -1)
             var count = 0
@@ -19,16 +24,16 @@ extension Worker {
             }
             if received < 0 {
                 let code = errno
-                if code == EAGAIN { return }
+                if code == EAGAIN { return false }
                 unsafe explicit_bzero(receiveBuffer.address, capacity)
                 malformedHandoff("\(SystemError("recvmsg", code))")
                 // The message is gone, and the socket that came with it is closed.
-                guard code == EMSGSIZE else { return }
+                guard code == EMSGSIZE else { return false }
                 forgetHandoff(token)
                 continue
             }
             guard count > 0 else {
-                if received == 0 { return }
+                if received == 0 { return false }
                 unsafe receiveWithoutSocket(receiveBuffer.prefix(received), token)
                 continue
             }
@@ -39,12 +44,15 @@ extension Worker {
             // Keys, and a token in the clear.
             unsafe explicit_bzero(receiveBuffer.address, received)
         }
+        return true
     }
 
     /// A client may have said its last, close_notify, behind its request: no event tells that here.
-    private mutating func endIfClosed(_ slot: UInt32) {
+    mutating func endIfClosed(_ slot: UInt32) {
         let session = connections[slot].session
-        guard connections[slot].isServed, session != Connection.noSession else { return }
+        guard connections[slot].isServed, !connections[slot].isUnanswered, session != Connection.noSession else {
+            return
+        }
         if sessions[session].readState != .open { ended(slot) }
     }
 
@@ -84,7 +92,7 @@ extension Worker {
             // What has been read already raises no event.
             if !connections[slot].sealed.isEmpty { touch(slot) }
             guard connections[slot].phase == .request else { return }
-            answerRequests(slot)
+            serveRequests(slot)
             endIfClosed(slot)
         } catch {
             malformedHandoff("\(error)")

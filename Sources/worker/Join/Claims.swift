@@ -66,11 +66,17 @@ struct Claims: Equatable {
 }
 
 /// The sender's id in its first data message: the text field `from` of a JSON object, 1 to 256 bytes. nil for whatever
-/// else the message is.
+/// else the message is. Of a message over `Limits.senderSearchBytesMax` the beginning alone is read.
 func readSenderID(_ message: Span<UInt8>) -> [UInt8]? {
-    guard let members = readJSONMembers(message, "from"), case .string(let range) = members[0] else { return nil }
+    let value: JSONValue?
+    if message.count <= Limits.senderSearchBytesMax {
+        value = readJSONMembers(message, "from")?[0]
+    } else {
+        value = readJSONMember(inBeginning: message.extracting(first: Limits.senderSearchBytesMax), "from")
+    }
     // An escape takes 6 characters for a byte at most: a longer one need not be read.
-    guard range.count <= 6 * Limits.peerIDBytesMax else { return nil }
+    guard case .string(let range) = value, range.count <= 6 * Limits.peerIDBytesMax else { return nil }
     let id = unescapeJSON(message, range)
-    return (1...Limits.peerIDBytesMax).contains(id.count) ? id : nil
+    // A message of its own bytes may be anything behind its beginning.
+    return (1...Limits.peerIDBytesMax).contains(id.count) && isUTF8(id.span) ? id : nil
 }

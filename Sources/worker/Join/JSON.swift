@@ -1,8 +1,8 @@
 // JSON (RFC 8259), as far as a relay needs it: the top-level members of one object, found without building a tree.
 //
 // A client may send a megabyte of anything as its first message, so reading takes no recursion, time in proportion to
-// the bytes, and no memory but a byte per nesting level. The whole text is checked even so: what is cut off or
-// followed by something is no object.
+// the bytes, and no memory but a byte per nesting level. Claims are checked whole: what is cut off or followed by
+// something is no object. Of a long message only the beginning is read, and counts for what it has.
 //
 // Of members with the same name the last counts, `null` is as good as absent, names match exactly, and an escaped
 // half of a surrogate pair reads as U+FFFD: as the first relay did, but for the exact names.
@@ -31,7 +31,18 @@ func readJSONMembers(_ bytes: Span<UInt8>, _ names: StaticString...) -> [JSONVal
     guard reader.take(Octet.braceOpen, bytes) else { return nil }
     // RFC 8259, 8.1: JSON is UTF-8.
     guard isUTF8(bytes) else { return nil }
-    return reader.readMembers(bytes, names)
+    return reader.readMembers(bytes, names, isWhole: true)
+}
+
+/// The value of the member with this name that ends within the first bytes of a text, whatever follows; the last one if there are
+/// several. nil if there is none, or if the bytes do not begin like an object.
+///
+/// - Parameter bytes: the beginning of a text, cut anywhere. Nothing says that they are UTF-8.
+func readJSONMember(inBeginning bytes: Span<UInt8>, _ name: StaticString) -> JSONValue? {
+    var reader = JSONReader()
+    reader.skipWhitespace(bytes)
+    guard reader.take(Octet.braceOpen, bytes) else { return nil }
+    return reader.readMembers(bytes, [name], isWhole: false)?[0]
 }
 
 /// The characters of a string whose place `readJSONMembers` found, as UTF-8.
@@ -71,13 +82,34 @@ func unescapeJSON(_ bytes: Span<UInt8>, _ range: Range<Int>) -> [UInt8] {
     return text
 }
 
-/// Whether a text, escaped or not, stands in a place that `readJSONMembers` found.
+/// Whether a text of ASCII, escaped or not, stands in a place that a reader found. Nothing is copied: a message may have a name in
+/// every sixth byte.
 func isJSONText(_ bytes: Span<UInt8>, _ range: Range<Int>, _ text: StaticString) -> Bool {
     let count = text.utf8CodeUnitCount
     if range.count == count { return bytes.extracting(range).equals(text) }
     // An escape takes 6 characters for one at most.
     guard (count...6 * count).contains(range.count) else { return false }
-    return unescapeJSON(bytes, range).span.equals(text)
+    // A static text of ASCII has so many bytes there.
+    let wanted = unsafe UnsafeBufferPointer(start: text.utf8Start, count: count).span
+    var index = range.lowerBound
+    for place in wanted.indices {
+        guard index < range.upperBound else { return false }
+        var octet = bytes[index]
+        index += 1
+        if octet == Octet.backslash {
+            let escaped = bytes[index]
+            index += 1
+            if escaped == UInt8(ascii: "u") {
+                guard let unit = UInt8(exactly: codeUnit(bytes, index)), unit < 0x80 else { return false }
+                octet = unit
+                index += 4
+            } else {
+                octet = unescapedOctet(escaped)
+            }
+        }
+        guard octet == wanted[place] else { return false }
+    }
+    return index == range.upperBound
 }
 
 /// The integer at a number's place; nil if it has a fraction or an exponent, or is beyond 64 bits.
@@ -117,23 +149,26 @@ private func codeUnit(_ bytes: Span<UInt8>, _ index: Int) -> UInt16 {
 private struct JSONReader {
     private var index = 0
 
-    /// The members of the object whose brace has just been taken, and nothing behind it but whitespace.
-    mutating func readMembers(_ bytes: Span<UInt8>, _ names: [StaticString]) -> [JSONValue?]? {
+    /// The members of the object whose brace has just been taken.
+    ///
+    /// - Parameter isWhole: whether nothing but whitespace may follow the object; if not, the members up to where the bytes end, or
+    ///   are no JSON any more, count.
+    mutating func readMembers(_ bytes: Span<UInt8>, _ names: [StaticString], isWhole: Bool) -> [JSONValue?]? {
         var values = [JSONValue?](repeating: nil, count: names.count)
         skipWhitespace(bytes)
         if !take(Octet.braceClose, bytes) {
             repeat {
                 skipWhitespace(bytes)
-                guard let name = readName(bytes) else { return nil }
+                guard let name = readName(bytes) else { return isWhole ? nil : values }
                 let start = index
-                guard let value = readValue(bytes) else { return nil }
+                guard let value = readValue(bytes) else { return isWhole ? nil : values }
                 if bytes[start] != UInt8(ascii: "n"), let place = match(bytes, name, names) { values[place] = value }
                 skipWhitespace(bytes)
             } while take(Octet.comma, bytes)
-            guard take(Octet.braceClose, bytes) else { return nil }
+            guard take(Octet.braceClose, bytes) else { return isWhole ? nil : values }
         }
         skipWhitespace(bytes)
-        return index == bytes.count ? values : nil
+        return index == bytes.count || !isWhole ? values : nil
     }
 
     /// Which of the names stands at a place, escaped or not.

@@ -40,7 +40,10 @@ struct JoinRefusal: Error {
 
 extension Worker {
     /// Lets a connection into its room, sends it to the room's owner, or refuses it.
-    mutating func join(_ slot: UInt32, _ request: Request) {
+    ///
+    /// - Returns: a room in which something has been said that is not for the one who comes: it must be flushed before the request is
+    ///   looked at again. Nil if the request is done with.
+    mutating func join(_ slot: UInt32, _ request: Request) -> UInt32? {
         do throws(JoinRefusal) {
             if connections[slot].hops == 0 { try limitJoins(slot, request) }
             let join = try check(request)
@@ -48,17 +51,23 @@ extension Worker {
             let owner = placement.owner(of: join.room)
             guard leaving == nil && owner == index else {
                 handOver(slot, to: owner)
-                return
+                return nil
             }
             guard !isOnItsWay(join.room) else {
                 awaitRoom(slot, join.room)
-                return
+                return nil
+            }
+            if let room = roomsByID[RoomID(bytes: join.room)], rooms[room].batch != nil {
+                // Its checks are not made, nor counted, again.
+                connections[slot].hops = max(1, connections[slot].hops)
+                return room
             }
             guard countForwardedAddress(slot, request) else { throw JoinRefusal(.addressFull) }
             try admit(slot, join)
         } catch {
             refuse(slot, error, request: request)
         }
+        return nil
     }
 
     /// Refuses a join and lets the connection end with it.
@@ -141,6 +150,7 @@ extension Worker {
         connections[slot].phase = .open
         connections[slot].peerID = claims.peerID
         enter(slot, room)
+        watchAsMember(slot)
         startLiveness(slot)
         touch(slot)
         var early = ByteQueue()
@@ -148,7 +158,7 @@ extension Worker {
         early.removeFirst(join.headBytes)
         guard !early.isEmpty else { return }
         let bytes = unsafe early.unsafeBytes
-        receiveFrames(slot, unsafe bytes.bytes)
+        takeFrames(slot, unsafe bytes.bytes)
         // The bytes are read in place: they must outlive the call.
         early.release()
     }

@@ -34,11 +34,11 @@ struct LoopBuffer {
         case failed(Int32)
     }
 
-    /// Reads into the buffer, behind its first `kept` bytes. The corresponding C function is recv(2).
-    func receive(from socket: Int32, behind kept: Int = 0) -> Received {
-        precondition(kept + Limits.receiveBytesMax <= capacity, "a read fits behind what was kept")
+    /// Reads at most `bytesMax` bytes into the buffer, behind its first `kept` ones. The corresponding C function is recv(2).
+    func receive(from socket: Int32, behind kept: Int = 0, bytesMax: Int = Limits.receiveBytesMax) -> Received {
+        precondition(bytesMax > 0 && kept + bytesMax <= capacity, "a read fits behind what was kept")
         while true {
-            let result = unsafe recv(socket, base + kept, Limits.receiveBytesMax, 0)
+            let result = unsafe recv(socket, base + kept, bytesMax, 0)
             if result > 0 { return .bytes(result) }
             if result == 0 { return .end }
             switch errno {

@@ -11,6 +11,8 @@ enum EventSource {
     case listener(Int)
     case inbox
     case control
+    /// Connections that are in no room, and listeners: an epoll instance of their own.
+    case strangers
     case connection(SlotID)
 
     /// Slot numbers at the top are not connections': the slab never grows that far.
@@ -21,6 +23,7 @@ enum EventSource {
         case Self.firstFixed: self = .listener(Int(SlotID(word: word).generation))
         case Self.firstFixed + 1: self = .inbox
         case Self.firstFixed + 2: self = .control
+        case Self.firstFixed + 3: self = .strangers
         default: self = .connection(SlotID(word: word))
         }
     }
@@ -30,6 +33,7 @@ enum EventSource {
         case .listener(let place): SlotID(slot: Self.firstFixed, generation: UInt32(place)).word
         case .inbox: UInt64(Self.firstFixed + 1)
         case .control: UInt64(Self.firstFixed + 2)
+        case .strangers: UInt64(Self.firstFixed + 3)
         case .connection(let id): id.word
         }
     }
@@ -51,12 +55,17 @@ struct Event {
     var isBroken: Bool
 }
 
-/// The epoll instance of a worker.
+/// An epoll instance, and the events of its last wait that have not been taken.
+///
+/// A turn that has no time for all events of a wait takes the rest in the next one, before it waits again: epoll puts what it has told
+/// of at the end of its list, so that all who are ready have their turn, but only if what it has told of is served.
 @safe
 struct Poller: ~Copyable {
     private let epoll: Descriptor
     private let events: UnsafeMutableBufferPointer<epoll_event>
-    private var ready = 0
+    /// Events of the last wait, and how many of them have been taken.
+    private(set) var ready = 0
+    private var taken = 0
 
     /// The corresponding C function is epoll_create1(2).
     init(eventsMax: Int) throws(SystemError) {
@@ -96,22 +105,25 @@ struct Poller: ~Copyable {
         precondition(result == 0, "only what is watched is removed")
     }
 
-    /// Waits for events, at most `milliseconds`. The corresponding C function is epoll_wait(2).
-    mutating func wait(milliseconds: Int32) -> Int {
+    /// For another epoll instance.
+    var number: Int32 { epoll.number }
+
+    /// Whether events of the last wait are left.
+    var hasEvents: Bool { taken < ready }
+
+    /// Waits for events, at most `milliseconds`; does nothing while some are left. The corresponding C function is epoll_wait(2).
+    mutating func wait(milliseconds: Int32) {
+        guard !hasEvents else { return }
         let count = unsafe epoll_wait(epoll.number, events.baseAddress, Int32(events.count), milliseconds)
-        if count < 0 {
-            precondition(errno == EINTR, "epoll_wait fails for no other reason")
-            ready = 0
-        } else {
-            ready = Int(count)
-        }
-        return ready
+        precondition(count >= 0 || errno == EINTR, "epoll_wait fails for no other reason")
+        (ready, taken) = (max(0, Int(count)), 0)
     }
 
-    /// Event `index` of the last wait.
-    func event(_ index: Int) -> Event {
-        precondition(index < ready, "no such event")
-        let event = unsafe events[index]
+    /// Takes the next event of the last wait; nil if none is left.
+    mutating func next() -> Event? {
+        guard taken < ready else { return nil }
+        let event = unsafe events[taken]
+        taken += 1
         // Errors and hang-ups show themselves to the read or write that follows.
         let failed = EPOLLERR.rawValue | EPOLLHUP.rawValue
         return unsafe Event(

@@ -58,22 +58,28 @@ struct TimerWheel<Element: Timed & ~Copyable>: ~Copyable {
         slab[slot].timer = TimerLinks()
     }
 
-    /// Turns the wheel to second `now` and appends the slots whose timers are due to `due`; those timers are cleared.
-    mutating func turn(to now: UInt32, in slab: inout Slab<Element>, due: inout [UInt32]) {
-        while self.now < now {
-            self.now += 1
-            var slot = heads[Int(self.now % Self.buckets)]
-            while slot != TimerLinks.none {
-                let next = slab[slot].timer.next
-                let second = slab[slot].timer.due
-                clear(slot, in: &slab)
-                if second <= self.now {
-                    due.append(slot)
-                } else {
-                    set(slot, in: &slab, due: second)
-                }
-                slot = next
+    /// Turns the wheel towards second `now` as far as the next timer that is due, which is cleared.
+    ///
+    /// A value that is set from within a second has its timer in a later one, so a second comes to its end.
+    ///
+    /// - Returns: its slot; nil when the wheel has turned to `now` and none is left.
+    mutating func next(upTo now: UInt32, in slab: inout Slab<Element>) -> UInt32? {
+        while true {
+            let slot = heads[Int(self.now % Self.buckets)]
+            guard slot != TimerLinks.none else {
+                guard self.now < now else { return nil }
+                self.now += 1
+                continue
             }
+            let second = slab[slot].timer.due
+            clear(slot, in: &slab)
+            if second <= self.now { return slot }
+            set(slot, in: &slab, due: second)
         }
+    }
+
+    /// Whether the wheel has turned to second `now` and no timer is left that is due.
+    func isDone(upTo now: UInt32) -> Bool {
+        self.now >= now && heads[Int(self.now % Self.buckets)] == TimerLinks.none
     }
 }

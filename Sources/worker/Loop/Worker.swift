@@ -1,4 +1,5 @@
-// The worker: one event loop, everything it owns, and the order of one turn, which is `turn()`.
+// The worker: one event loop, everything it owns, and the order of one turn, which `turn` shows. Its time is bounded, whatever
+// arrives (TurnClock.swift), and members of rooms come before strangers.
 //
 // The parts of a turn stand in the folders that data flows through: Connection/ (accept, read, write, close, liveness),
 // HTTP/, Join/, Handoff/, WebSocket/, Room/, Control/. Each is an extension of this struct, so that all state has one
@@ -21,7 +22,10 @@ struct Worker: ~Copyable {
     var logger: Logger
 
     // Descriptors
+    /// Members of rooms, the inbox, the control channel, and `strangers`.
     var poller: Poller
+    /// Connections that are in no room, and the listeners.
+    var strangers: Poller
     /// Its own, and those of workers that there were more of before a reload.
     var listeners: [Int32]
     var isAccepting: Bool
@@ -59,17 +63,22 @@ struct Worker: ~Copyable {
     let sealBuffer: LoopBuffer
 
     // This turn
+    var clock: TurnClock
     /// CLOCK_MONOTONIC nanoseconds and seconds at the turn's beginning.
     var now: UInt64
     var second: UInt32
+    /// What each connection may take in this round.
+    var share = RoundShare(ready: 1)
+    /// Sources of work that have raised an event and have not been served since.
+    var isInboxReady = false
+    var areStrangersReady = false
     var activeBatches: [UInt32] = []
-    /// Those of them that wait for a later turn, since the rooms were last flushed.
+    /// Those of them that wait for a later turn to gather more, since the rooms were last flushed.
     var heldBatches = 0
     var touched: [UInt32] = []
     var doomed: [(id: SlotID, reason: CloseReason?)] = []
     /// Connections in `departed`, which another worker has already.
     var departing = 0
-    var due: [UInt32] = []
     var tally = Tally()
     /// The longest turn of this second so far, nanoseconds.
     var lagPeak: UInt64 = 0
@@ -79,6 +88,10 @@ struct Worker: ~Copyable {
     let receiveBuffer: LoopBuffer
 
     // Waiting
+    /// Connections of which requests have come that have not been answered yet.
+    var unanswered = SlotQueue()
+    /// Members that send too much and are not read for a while.
+    var pauses = Alarms()
     /// Whether it is worth while to let what is said wait for more.
     var load: LoadMeter
     /// Connections in `handingOver`, in the order in which they came.
@@ -125,20 +138,24 @@ struct Worker: ~Copyable {
         var heldSince = UInt64.max
 
         var delivered: UInt64 { voiceDelivered + dataDelivered }
+        var messagesReceived: UInt64 { voiceReceived + dataReceived }
     }
 
     init(_ launched: consuming Launched) throws(SystemError) {
         // All that can fail comes first: a value half made can't be unmade.
-        let poller = try Poller(eventsMax: Limits.eventsPerTurnMax)
+        let poller = try Poller(eventsMax: Limits.eventsPerWaitMax)
+        let strangers = try Poller(eventsMax: Limits.strangerEventsPerWaitMax)
         try poller.add(launched.control.number, .read, .control)
+        try poller.add(strangers.number, .read, .strangers)
         // One that stands by reads no inbox either: what waits there is for a worker that knows whether it serves or leaves.
         if !launched.standsBy {
             try poller.add(launched.inbox.number, .read, .inbox)
             for (place, listener) in launched.listeners.enumerated() {
-                try poller.add(listener, .read, .listener(place))
+                try strangers.add(listener, .read, .listener(place))
             }
         }
         self.poller = poller
+        self.strangers = strangers
         isAccepting = !launched.standsBy
         isReadingInbox = !launched.standsBy
         index = launched.index
@@ -153,6 +170,7 @@ struct Worker: ~Copyable {
         outboxes = launched.outboxes
         now = Clock.monotonicNanoseconds()
         second = UInt32(now / 1_000_000_000)
+        clock = TurnClock(now: now)
         load = LoadMeter(now: now)
         connectionTimers = TimerWheel(now: second)
         roomTimers = TimerWheel(now: second)
@@ -182,8 +200,25 @@ struct Worker: ~Copyable {
 
     /// One turn, whose wait for events takes at most some milliseconds.
     mutating func turn(waiting milliseconds: Int32) {
-        let ready = poller.wait(milliseconds: milliseconds)
-        now = Clock.monotonicNanoseconds()
+        poller.wait(milliseconds: milliseconds)
+        beginTurn()
+        resumePaused()
+        serveMembers()
+        serveInbox()
+        serveStrangers()
+        runTimers()
+        forgetGone()
+        retryHandovers()
+        retryAccept()
+        if drainDeadline != nil { drainSome() }
+        settleAllotted()
+        leaveSome()
+        tellDueHostKeys()
+        publish()
+    }
+
+    private mutating func beginTurn() {
+        now = clock.begin()
         let before = second
         second = UInt32(truncatingIfNeeded: now / 1_000_000_000)
         if second != before {
@@ -191,70 +226,182 @@ struct Worker: ~Copyable {
             renewTicketKeys()
             publishSecond()
         }
-        resumeHandshakes()
-        for index in 0..<ready {
-            let event = poller.event(index)
-            switch event.source {
-            case .control: receiveControl()
-            case .inbox: receiveHandoffs()
-            case .listener(let place):
-                // It may have been given up earlier in this turn.
-                if isAccepting { acceptConnections(place) }
-            case .connection(let id):
-                // An event may be for a connection that an earlier one of this turn has ended.
-                guard connections.contains(id), !connections[id.slot].isFrozen else { continue }
-                if event.isBroken && !connections[id.slot].interest.contains(.read) {
-                    // Nothing would read or write it, and the event would come back at once.
-                    doom(id.slot, .socketError)
-                    continue
-                }
-                if event.isWritable { resumeWriting(id.slot) }
-                if event.isReadable { read(id.slot) }
-            }
-        }
-        forgetGone()
-        retryHandovers()
-        retryAccept()
-        runTimers()
-        if drainDeadline != nil { drainSome() }
-        settle()
-        leaveSome()
-        tellDueHostKeys()
-        publish()
     }
 
     /// Milliseconds that the next wait may take: a heartbeat a second, and less while something must be tried again.
     var patience: Int32 {
-        if canResumeHandshake { return 0 }
-        if let leaving, !leaving.isDone { return Limits.leavingTurnMilliseconds }
+        if hasWorkLeft { return 0 }
+        if let leaving, !leaving.isDone { return leaving.isCutShort ? 0 : Limits.leavingTurnMilliseconds }
         if heldBatches > 0 { return Limits.holdingTurnMilliseconds }
         let isIdle = handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil
-        return min(isIdle ? 1000 : Limits.busyTurnMilliseconds, hostKeyPatience)
+        let pause = (pauses.due - min(now, pauses.due)) / 1_000_000 + 1
+        return min(isIdle ? 1000 : Limits.busyTurnMilliseconds, hostKeyPatience, Int32(clamping: pause))
     }
 
-    /// Flushes what the turn has brought forth and removes who is to go, until neither brings forth more: a leave is said to
-    /// those who stay, and saying it may find another connection broken. It ends, because each round removes a connection.
+    // MARK: - Input
+
+    /// What this turn had no time for.
+    private var hasWorkLeft: Bool {
+        isInboxReady || doStrangersWait || !areTimersDone || hasOutput
+    }
+
+    private var doStrangersWait: Bool {
+        areStrangersReady || strangers.hasEvents || !unanswered.isEmpty || canResumeHandshake
+    }
+
+    private var areTimersDone: Bool { connectionTimers.isDone(upTo: second) && roomTimers.isDone(upTo: second) }
+
+    /// Looks at the clock after a piece of work. The heart beats within a turn, too: a worker that has much to do does not hang.
+    ///
+    /// - Returns: what the piece has cost, nanoseconds.
+    @discardableResult
+    mutating func lookAtClock() -> UInt64 {
+        let cost = clock.look()
+        page.heartbeat = clock.now
+        return cost
+    }
+
+    private mutating func serveMembers() {
+        share = RoundShare(ready: poller.ready)
+        allotInput(later: (isInboxReady, doStrangersWait, !areTimersDone))
+        while !clock.isOver, let event = poller.next() {
+            switch event.source {
+            case .control:
+                receiveControl()
+                lookAtClock()
+            case .inbox: isInboxReady = isReadingInbox
+            case .strangers: areStrangersReady = true
+            case .listener: preconditionFailure("listeners are strangers'")
+            case .connection(let id): serve(id, event)
+            }
+        }
+    }
+
+    /// Gives the source of work that comes next what is left of the turn's time for input, but for the least of those behind it that
+    /// have work.
+    ///
+    /// - Parameter least: what it has in any case.
+    private mutating func allotInput(
+        least: UInt64 = 0, later: (inbox: Bool, strangers: Bool, timers: Bool)
+    ) {
+        let reserved =
+            (later.inbox ? Limits.turnInboxNanosecondsMin : 0)
+            + (later.strangers ? Limits.turnStrangersNanosecondsMin : 0)
+            + (later.timers ? Limits.turnTimersNanosecondsMin : 0)
+        clock.allot(until: now + Limits.turnInputNanoseconds - reserved, least: least)
+    }
+
+    /// Serves a connection that has raised an event, if its share of the round allows it.
+    private mutating func serve(_ id: SlotID, _ event: Event) {
+        // An event may be for a connection that an earlier one has ended.
+        guard connections.contains(id), !connections[id.slot].isFrozen else { return }
+        if event.isBroken && !connections[id.slot].interest.contains(.read) {
+            // Nothing would read or write it, and the event would come back at once.
+            doom(id.slot, .socketError)
+            return
+        }
+        if event.isWritable { resumeWriting(id.slot) }
+        guard event.isReadable, connections[id.slot].debt.mayBeServed(share) else { return }
+        read(id.slot)
+        connections[id.slot].debt.charge(lookAtClock(), share)
+    }
+
+    private mutating func serveInbox() {
+        guard isInboxReady else { return }
+        allotInput(least: Limits.turnInboxNanosecondsMin, later: (false, doStrangersWait, !areTimersDone))
+        isInboxReady = receiveHandoffs()
+    }
+
+    /// Handshakes that wait for a step, requests that wait for their answer, and then what is new. Each of them has its part.
+    private mutating func serveStrangers() {
+        guard doStrangersWait else { return }
+        share = RoundShare(ready: max(strangers.ready, unanswered.count))
+        allotInput(least: Limits.turnStrangersNanosecondsMin, later: (false, false, !areTimersDone))
+        let time = clock.timeLeft
+        clock.allot(time / 2)
+        resumeHandshakes()
+        clock.allot(time / 4)
+        answerSome()
+        allotInput(least: Limits.turnStrangersNanosecondsMin / 4, later: (false, false, !areTimersDone))
+        if !strangers.hasEvents {
+            strangers.wait(milliseconds: 0)
+            areStrangersReady = false
+            share = RoundShare(ready: strangers.ready)
+        }
+        while !clock.isOver, let event = strangers.next() {
+            switch event.source {
+            case .listener(let place):
+                // It may have been given up earlier in this turn.
+                if isAccepting { acceptConnections(place) }
+            case .connection(let id): serve(id, event)
+            case .control, .inbox, .strangers: preconditionFailure("these are watched with the members")
+            }
+        }
+    }
+
+    /// Answers requests of those whose first ones have been answered in earlier services.
+    private mutating func answerSome() {
+        for _ in 0..<unanswered.count {
+            guard !clock.isOver, let next = unanswered.popFirst() else { return }
+            guard connections.contains(next), connections[next.slot].isUnanswered else { continue }
+            guard connections[next.slot].debt.mayBeServed(share) else {
+                unanswered.append(next)
+                continue
+            }
+            connections[next.slot].isUnanswered = false
+            serveRequests(next.slot)
+            endIfClosed(next.slot)
+            connections[next.slot].debt.charge(lookAtClock(), share)
+        }
+    }
+
+    private mutating func runTimers() {
+        guard !areTimersDone else { return }
+        allotInput(least: Limits.turnTimersNanosecondsMin, later: (false, false, false))
+        while !clock.isOver, let slot = connectionTimers.next(upTo: second, in: &connections) {
+            connectionDue(slot)
+            lookAtClock()
+        }
+        // Rooms have far fewer; one a turn at the least.
+        repeat {
+            guard let slot = roomTimers.next(upTo: second, in: &rooms) else { return }
+            roomDue(slot)
+            lookAtClock()
+        } while !clock.isOver
+    }
+
+    // MARK: - Output
+
+    /// Whether something is to be sent or removed that does not wait for more.
+    private var hasOutput: Bool { activeBatches.count > heldBatches || !touched.isEmpty || !doomed.isEmpty }
+
+    /// Flushes what the turn has brought forth and removes what is to go, until neither step produces new work or the time is over: a
+    /// leave is said to those who stay, and saying it may find another connection broken.
     mutating func settle() {
+        clock.look()
+        settleAllotted()
+    }
+
+    /// The same, from the last look at the clock on.
+    private mutating func settleAllotted() {
+        clock.allot(Limits.turnOutputNanoseconds)
         repeat {
             flushRooms()
             flushTouched()
             removeDoomed()
             relieveMemory()
-        } while activeBatches.count > heldBatches || !touched.isEmpty || !doomed.isEmpty
+        } while hasOutput && !clock.isOver
     }
 
-    private mutating func runTimers() {
-        connectionTimers.turn(to: second, in: &connections, due: &due)
-        for slot in due where connections.isOccupied(slot) { connectionDue(slot) }
-        due.removeAll(keepingCapacity: true)
-        roomTimers.turn(to: second, in: &rooms, due: &due)
-        for slot in due where rooms.isOccupied(slot) { roomDue(slot) }
-        due.removeAll(keepingCapacity: true)
+    /// Settles all there is, however long it takes: for a process that ends.
+    mutating func settleEverything() {
+        repeat { settle() } while hasOutput
     }
 
     /// Makes this turn's numbers seen.
     mutating func publish() {
-        let end = Clock.monotonicNanoseconds()
+        // After each piece of work there has been a look at the clock.
+        let end = clock.now
         let lag = end - min(end, now)
         lagPeak = max(lagPeak, lag)
         page.record(lag, in: .loopLag)
@@ -278,7 +425,7 @@ struct Worker: ~Copyable {
             page.add(tally.dataBytesDelivered, to: .dataBytesDelivered)
             tally = Tally()
         }
-        page.heartbeat = now
+        page.heartbeat = end
     }
 
     /// What need not be seen more often than once a second.

@@ -6,28 +6,37 @@ import Shared
 
 extension Worker {
     /// Puts a message of `slot` into its room's batch. `payload` is masked with `key`; 0 if it is not masked.
-    mutating func say(_ slot: UInt32, _ payload: RawSpan, key: UInt32, isText: Bool) {
+    ///
+    /// - Returns: whether the batch has room for more; it is flushed before the next message if not.
+    @discardableResult
+    mutating func say(_ slot: UInt32, _ payload: RawSpan, key: UInt32, isText: Bool) -> Bool {
         let room = connections[slot].room
         let batch = rooms[room].batch ?? openBatch(of: room)
         if Self.isVoice(payload, key: key) {
             guard let bytes = batches[batch].voice.say(payload, key: key, isText: isText, sender: slot) else {
                 close(slot, .invalidText)
-                return
+                return true
             }
             tally.voiceReceived += 1
             tally.voiceBytesReceived += UInt64(bytes)
         } else {
             guard let bytes = batches[batch].data.say(payload, key: key, isText: isText, sender: slot) else {
                 close(slot, .invalidText)
-                return
+                return true
             }
             tally.dataReceived += 1
             tally.dataBytesReceived += UInt64(bytes)
             if !connections[slot].hasSaidData { learnPeerID(slot, batch, payload.byteCount) }
         }
         rooms[room].activeAt = second
-        // Bounds what one turn holds for one room.
-        if batches[batch].byteCount >= Limits.batchBytesMax { flushRoom(room) }
+        // Bounds what is held for one room.
+        return batches[batch].byteCount < Limits.batchBytesMax
+    }
+
+    /// Whether a room's batch must be flushed before anything more is said.
+    func isBatchFull(_ room: UInt32) -> Bool {
+        guard room != Room.none, let batch = rooms[room].batch else { return false }
+        return batches[batch].byteCount >= Limits.batchBytesMax
     }
 
     /// The first data message may say who this is (many guests share one invite token). It is the last of its batch.
@@ -73,6 +82,7 @@ extension Worker {
         for place in 0..<rooms[room].members.count {
             deliver(batch, to: rooms[room].members[place])
         }
+        chargeSenders(of: batch, lookAtClock())
         // Memory stays with a few batches, so that the steady state allocates nothing.
         let kept = batch < Limits.batchesRetained ? Limits.batchBytesRetainedMax : Limits.batchBytesKeptMax
         batches[batch].voice.removeAll(keeping: kept)
@@ -80,12 +90,28 @@ extension Worker {
         batches[batch].room = Room.none
         rooms[room].batch = nil
         rooms[room].pace.addSend(at: now)
+        let wasHeld = batches[batch].isHeld
+        batches[batch].isHeld = false
         if batches[batch].openedAt != now {
-            page.add(1, to: .batchesHeld)
+            if wasHeld { page.add(1, to: .batchesHeld) }
             guard tally.delivered > before else { return }
             tally.heldDelivered += tally.delivered - before
             tally.heldSince = min(tally.heldSince, batches[batch].openedAt)
         }
+    }
+
+    /// Charges what a flush has cost to those who said what was flushed.
+    private mutating func chargeSenders(of batch: UInt32, _ cost: UInt64) {
+        let frames = UInt64(batches[batch].voice.frames + batches[batch].data.frames)
+        guard frames > 0 else { return }
+        for run in batches[batch].voice.runs { charge(run.sender, cost * UInt64(run.frames) / frames) }
+        for run in batches[batch].data.runs { charge(run.sender, cost * UInt64(run.frames) / frames) }
+    }
+
+    private mutating func charge(_ sender: UInt32, _ cost: UInt64) {
+        // The relay itself, or one that has gone meanwhile; should another have its slot, it pays for one message.
+        guard sender != Lane.noSender, connections.isOccupied(sender) else { return }
+        connections[sender].debt.charge(cost, share)
     }
 
     /// Sends one member what the others said.

@@ -10,24 +10,31 @@
 import Shared
 
 extension Worker {
-    /// Sends every room's batch, but those that are held back: they stay in `activeBatches`, and are looked at in each turn.
+    /// Sends rooms' batches, as many as there is time for, and one at the least. Those that are held back stay in `activeBatches`,
+    /// and are looked at in each turn; so do those for which the time was short, in their order.
     mutating func flushRooms() {
-        var held = 0
+        var (kept, held, flushed) = (0, 0, 0)
         for index in activeBatches.indices {
             let batch = activeBatches[index]
             let room = batches[batch].room
             // One without a room was flushed ahead of the turn's end, and is spare.
             if room != Room.none {
-                guard !holdsBack(batch, of: room) else {
-                    activeBatches[held] = batch
-                    held += 1
+                let isHeld = holdsBack(batch, of: room)
+                guard !isHeld && (flushed == 0 || !clock.isOver) else {
+                    activeBatches[kept] = batch
+                    kept += 1
+                    if isHeld {
+                        held += 1
+                        batches[batch].isHeld = true
+                    }
                     continue
                 }
                 flushRoom(room)
+                flushed += 1
             }
             spareBatches.append(batch)
         }
-        activeBatches.removeLast(activeBatches.count - held)
+        activeBatches.removeLast(activeBatches.count - kept)
         heldBatches = held
     }
 

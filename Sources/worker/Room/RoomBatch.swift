@@ -96,6 +96,8 @@ struct RoomBatch: ~Copyable {
     var room = UInt32.max
     /// The beginning of the turn in which the first of it was said; CLOCK_MONOTONIC nanoseconds.
     var openedAt: UInt64 = 0
+    /// Whether it has been held back to gather more.
+    var isHeld = false
 
     init() {}
 

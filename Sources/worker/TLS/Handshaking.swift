@@ -60,13 +60,16 @@ extension Worker {
         handshakeSteps = 0
         resumedHandshakes.removeAll(keepingCapacity: true)
         for _ in 0..<Limits.tlsHandshakesResumedPerTurnMax {
-            guard handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax && canResumeHandshake else { return }
+            guard handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax && canResumeHandshake && !clock.isOver else {
+                return
+            }
             let next = waitingHandshakes.begun.popFirst() ?? waitingHandshakes.new.popFirst()
             guard let next, connections.contains(next), connections[next.slot].phase == .handshake else { continue }
             connections[next.slot].awaitsStep = false
             setInterest(next.slot, connections[next.slot].interest.union(.read))
             readHandshake(next.slot)
             resumedHandshakes.append(next)
+            lookAtClock()
         }
     }
 
@@ -156,33 +159,8 @@ extension Worker {
 
 /// Connections that wait for a step of their handshake, in the order in which they came.
 struct WaitingHandshakes {
-    var begun = HandshakeQueue()
-    var new = HandshakeQueue()
+    var begun = SlotQueue()
+    var new = SlotQueue()
 
     var count: Int { begun.count + new.count }
-}
-
-/// A first-in, first-out queue that moves its elements rarely.
-struct HandshakeQueue {
-    private var elements: [SlotID] = []
-    private var head = 0
-
-    var count: Int { elements.count - head }
-    var isEmpty: Bool { head == elements.count }
-
-    mutating func append(_ id: SlotID) {
-        elements.append(id)
-    }
-
-    mutating func popFirst() -> SlotID? {
-        guard head < elements.count else { return nil }
-        defer { head += 1 }
-        let first = elements[head]
-        // Half of it has left: the rest moves to the front.
-        if head >= 64 && head * 2 >= elements.count {
-            elements.removeFirst(head)
-            head = 0
-        }
-        return first
-    }
 }

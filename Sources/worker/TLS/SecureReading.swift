@@ -9,7 +9,8 @@ extension Worker {
     mutating func readRecords(_ slot: UInt32) {
         let session = connections[slot].session
         let kept = unsafe sessions[session].restore(into: receiveBuffer.whole)
-        let received = receiveBuffer.receive(from: connections[slot].socket.number, behind: kept)
+        let received = receiveBuffer.receive(
+            from: connections[slot].socket.number, behind: kept, bytesMax: readBytesMax(slot))
         if case .bytes(let count) = received {
             tally.bytesReceived += UInt64(count)
             connections[slot].unansweredSince = 0
@@ -27,6 +28,7 @@ extension Worker {
     /// Takes apart the first `received` bytes of the loop's buffer; with 0, what the session has kept.
     mutating func takeRecords(_ slot: UInt32, received: Int) {
         let session = connections[slot].session
+        sessions[session].second = second
         let count = received > 0 ? received : unsafe sessions[session].restore(into: receiveBuffer.whole)
         let buffer = unsafe UnsafeMutableRawBufferPointer(rebasing: receiveBuffer.whole[..<count])
         var offset = 0
@@ -45,7 +47,8 @@ extension Worker {
                 }
             case .closed:
                 answerBegun(slot)
-                if connections[slot].isServed { ended(slot) }
+                // Requests that wait for their answer end with it.
+                if connections[slot].isServed && !connections[slot].isUnanswered { ended(slot) }
                 return
             case .violation(let violation):
                 page.count(.tlsViolation(violation))
@@ -68,7 +71,7 @@ extension Worker {
 
     /// Answers what has come in `request`.
     private mutating func answerBegun(_ slot: UInt32) {
-        if connections[slot].phase == .request && !connections[slot].input.isEmpty { answerRequests(slot) }
+        if connections[slot].phase == .request && !connections[slot].input.isEmpty { serveRequests(slot) }
     }
 
     /// Ends a connection for what it did to TLS: no close frame, for the stream is no longer to be trusted, but the alert.

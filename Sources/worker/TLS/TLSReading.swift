@@ -128,6 +128,8 @@ extension TLSSession {
             // RFC 8446, 5.1: nothing may follow in the record, for it would span the change of keys.
             guard isLast else { return fail(.bytesAfterKeyUpdate) }
             fragmentBytes = 0
+            // The answer to our own request is not the client's idea.
+            guard awaitsUpdate || keyUpdates.spend(at: second) else { return fail(.tooManyKeyUpdates) }
             awaitsUpdate = false
             reading.renew(ciphers)
             // One answer to any number of requests is enough (RFC 8446, 4.6.3).

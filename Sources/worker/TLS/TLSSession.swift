@@ -43,6 +43,9 @@ struct TLSSession: ~Copyable {
     var idleRecords: UInt8 = 0
     /// Whether the client has been asked for a new key and has not answered.
     var awaitsUpdate = false
+    var keyUpdates = KeyUpdateBudget()
+    /// The time of what is read, CLOCK_MONOTONIC seconds: set by the caller, for a session has no clock.
+    var second: UInt32 = 0
 
     // Writing
     var writing: RecordProtection

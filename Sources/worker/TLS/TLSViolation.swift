@@ -11,7 +11,7 @@ extension TLSViolation {
         case .alertLength, .keyUpdateLength: .decodeError
         case .keyUpdateRequest: .illegalParameter
         case .unprotectedRecord, .keyNotUpdated, .noContentType, .unexpectedContentType, .interleavedHandshake,
-            .emptyRecord, .idleRecords, .unexpectedHandshakeMessage, .bytesAfterKeyUpdate:
+            .emptyRecord, .idleRecords, .unexpectedHandshakeMessage, .bytesAfterKeyUpdate, .tooManyKeyUpdates:
             .unexpectedMessage
         }
     }

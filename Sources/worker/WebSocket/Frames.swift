@@ -3,20 +3,34 @@
 import Shared
 
 extension Worker {
-    /// Takes apart what came on an open connection.
-    mutating func receiveFrames(_ slot: UInt32, _ bytes: RawSpan) {
+    /// Takes what came on an open connection. A batch that is full ends the input, is flushed, and the input goes on: so nobody else is
+    /// served in the middle of it, and a batch grows by one message over its bound at the most.
+    mutating func takeFrames(_ slot: UInt32, _ bytes: RawSpan) {
+        let before = tally.messagesReceived
         var offset = 0
+        repeat {
+            let room = connections[slot].room
+            if isBatchFull(room) { flushRoom(room) }
+            receiveFrames(slot, bytes, &offset)
+        } while offset < bytes.byteCount && connections[slot].phase == .open
+        guard hasPace else { return }
+        pace(slot, messages: Int(tally.messagesReceived - before), bytes: bytes.byteCount)
+    }
+
+    /// Takes frames apart until all bytes are taken, the connection closes, or its room's batch is full.
+    private mutating func receiveFrames(_ slot: UInt32, _ bytes: RawSpan, _ offset: inout Int) {
         while connections[slot].phase == .open {
             switch connections[slot].frames.next(bytes, &offset, messageBytesMax: configuration.messageBytesMax) {
             case .needMore:
                 return
             case .message(let payload, let isText):
-                say(slot, bytes.extracting(payload.range), key: payload.key, isText: isText)
+                guard say(slot, bytes.extracting(payload.range), key: payload.key, isText: isText) else { return }
             case .piece(let payload, let isText, let isLast):
                 spareQueues.lend(to: &connections[slot].message)
                 connections[slot].message.append(unmasking: bytes.extracting(payload.range), key: payload.key)
-                if isLast { completeMessage(slot, isText: isText) }
+                let hasRoom = isLast ? completeMessage(slot, isText: isText) : true
                 account(slot)
+                guard hasRoom else { return }
             case .control(let opcode, let payload, let isLast):
                 connections[slot].input.append(unmasking: bytes.extracting(payload.range), key: payload.key)
                 if isLast { receiveControlFrame(slot, opcode) }
@@ -29,12 +43,15 @@ extension Worker {
     }
 
     /// The last part of a message has come.
-    private mutating func completeMessage(_ slot: UInt32, isText: Bool) {
+    ///
+    /// - Returns: whether the room's batch has room for more.
+    private mutating func completeMessage(_ slot: UInt32, isText: Bool) -> Bool {
         // The bytes are read in place: saying them touches the room's batch, not this queue.
         let payload = unsafe connections[slot].message.unsafeBytes
-        say(slot, unsafe payload.bytes, key: 0, isText: isText)
+        let hasRoom = say(slot, unsafe payload.bytes, key: 0, isText: isText)
         connections[slot].message.removeAll()
         spareQueues.takeBack(&connections[slot].message)
+        return hasRoom
     }
 
     /// A control frame is whole; its payload stands unmasked in `input`.

@@ -29,9 +29,9 @@ private struct Fixture: ~Copyable {
         var pings: [UInt32] = []
         while worker.second < second {
             worker.second += 1
-            var due: [UInt32] = []
-            inner.worker.connectionTimers.turn(to: worker.second, in: &inner.worker.connections, due: &due)
-            for slot in due { worker.connectionDue(slot) }
+            while let slot = inner.worker.connectionTimers.next(upTo: worker.second, in: &inner.worker.connections) {
+                worker.connectionDue(slot)
+            }
             worker.flushTouched()
             var bytes = [UInt8](repeating: 0, count: 100)
             let count = recv(client, &bytes, bytes.count, 0)

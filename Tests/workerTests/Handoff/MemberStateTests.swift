@@ -541,7 +541,7 @@ private struct Decoded: Equatable {
             #expect(sendMessage(fixture.inboxSender, bytes, [socket, file]))
             _ = close(socket)
             _ = close(file)
-            fixture.worker.receiveHandoffs()
+            _ = fixture.worker.receiveHandoffs()
             var byte: UInt8 = 0
             #expect(read(client, &byte, 1) == 0 && read(other, &byte, 1) == 0)
             let (malformed, taken) = (fixture.worker.page[.handoffMalformed], fixture.worker.memory.connections.count)
@@ -577,7 +577,7 @@ private struct Decoded: Equatable {
             let (socket, client) = try StreamPair().split()
             #expect(sendMessage(fixture.inboxSender, mutated, [socket]))
             _ = close(socket)
-            fixture.worker.receiveHandoffs()
+            _ = fixture.worker.receiveHandoffs()
             for slot in fixture.worker.rooms.slots where fixture.worker.rooms.isOccupied(slot) {
                 let room = fixture.worker.rooms[slot].id
                 fixture.worker.receive(.complete(room: room, activeAt: .max, quietSince: 5))

@@ -33,7 +33,7 @@ private struct Fixture: ~Copyable {
 
     mutating func turn(to now: UInt32) -> [UInt32] {
         var due: [UInt32] = []
-        wheel.turn(to: now, in: &slab, due: &due)
+        while let slot = wheel.next(upTo: now, in: &slab) { due.append(slot) }
         return due
     }
 

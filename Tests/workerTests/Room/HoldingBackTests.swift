@@ -35,7 +35,7 @@ private struct Talk: ~Copyable {
     /// A turn in which some say something, in this order.
     mutating func turn(_ said: [(UInt32, [UInt8])] = []) {
         for (slot, payload) in said {
-            unsafe payload.withUnsafeBytes { bytes in
+            _ = unsafe payload.withUnsafeBytes { bytes in
                 fixture.worker.say(slot, unsafe bytes.bytes, key: 0, isText: false)
             }
         }

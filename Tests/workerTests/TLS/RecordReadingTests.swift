@@ -169,6 +169,7 @@ import Testing
             .unexpectedMessage: [
                 .unprotectedRecord, .keyNotUpdated, .noContentType, .unexpectedContentType, .interleavedHandshake,
                 .emptyRecord, .idleRecords, .unexpectedHandshakeMessage, .bytesAfterKeyUpdate,
+                .tooManyKeyUpdates,
             ],
         ]
         #expect(alerts.values.joined().count == TLSViolation.allCases.count)
@@ -176,7 +177,7 @@ import Testing
             for violation in violations { #expect(violation.alert == alert, "\(violation)") }
         }
         // Each is tried here, but for those that take many records: they have tests of their own.
-        let tried = Set(Self.wrong.map(\.violation)).union([.keyNotUpdated, .idleRecords])
+        let tried = Set(Self.wrong.map(\.violation)).union([.keyNotUpdated, .idleRecords, .tooManyKeyUpdates])
         #expect(tried.count == TLSViolation.allCases.count)
     }
 
@@ -306,9 +307,11 @@ import Testing
     // MARK: - KeyUpdate
 
     @Test(arguments: Suite.allCases)
-    func `change keys as often as the client likes`(suite: Suite) throws {
+    func `change keys as often as any client needs`(suite: Suite) throws {
         var pair = try OraclePair(suite)
         for round in 0..<100 {
+            // The first ones in a moment, the others as time allows.
+            if round >= Limits.tlsKeyUpdatesBurst { pair.loop.session.second += 1 }
             let isRequest = round.isMultiple(of: 3)
             pair.loop.run(pair.client.seal(22, [24, 0, 0, 1, isRequest ? 1 : 0]))
             pair.client.update()
@@ -319,6 +322,19 @@ import Testing
             #expect(try pair.server.open(&wire) == .data([UInt8(round)]))
         }
         #expect(pair.loop.received == (0..<100).map { UInt8($0) })
+    }
+
+    @Test func `change keys so often in a moment and no more`() throws {
+        var pair = try OraclePair()
+        for _ in 0..<Limits.tlsKeyUpdatesBurst {
+            pair.loop.run(pair.client.seal(22, [24, 0, 0, 1, 0]))
+            pair.client.update()
+            pair.loop.run(pair.client.seal(23, [1]))
+        }
+        #expect(pair.loop.events.isEmpty)
+        pair.loop.run(pair.client.seal(22, [24, 0, 0, 1, 0]))
+        #expect(pair.loop.events == [.violation(.tooManyKeyUpdates)])
+        #expect(try pair.pending() == [.alert(.unexpectedMessage)])
     }
 
     @Test func `get one answer to many requests`() throws {

@@ -1,0 +1,47 @@
+// What one connection may take of a worker's time while others wait: deficit round-robin, counted in nanoseconds. epoll goes round the
+// connections that are ready, and each has a share of the round. A connection that has cost more than its share is passed over
+// in later rounds until its shares have paid for it, so that a voice frame waits for the others' shares and not for what they send:
+// work for a byte differs by a factor of fifty between one pattern and another (SECURITY.md).
+//
+// A connection that is alone pays its debt within moments, because rounds in which nobody is served take none.
+
+import Shared
+
+/// The share of each connection in a round, by how many are ready.
+struct RoundShare {
+    /// Time of the worker, nanoseconds.
+    let nanoseconds: UInt32
+    /// Bytes of one read.
+    let bytes: Int
+
+    /// - Parameter ready: connections that are ready.
+    init(ready: Int) {
+        let ready = max(1, ready)
+        nanoseconds = max(Limits.shareNanosecondsMin, Limits.roundNanoseconds / UInt32(clamping: ready))
+        bytes = min(Limits.receiveBytesMax, max(Limits.shareBytesMin, Limits.roundBytes / ready))
+    }
+}
+
+/// What a connection owes to the others.
+struct Debt {
+    private(set) var nanoseconds: UInt32 = 0
+
+    /// A round has come to the connection: its share pays for what it has cost before.
+    ///
+    /// - Returns: whether it is served in this round.
+    mutating func mayBeServed(_ share: RoundShare) -> Bool {
+        guard nanoseconds > share.nanoseconds else {
+            nanoseconds = 0
+            return true
+        }
+        nanoseconds -= share.nanoseconds
+        return false
+    }
+
+    /// The connection has cost so much. It is passed over in `Limits.roundsPassedOverMax` rounds at the most, or one large message would
+    /// silence its sender's voice while many others talk.
+    mutating func charge(_ cost: UInt64, _ share: RoundShare) {
+        let most = UInt64(share.nanoseconds) * Limits.roundsPassedOverMax
+        nanoseconds = UInt32(clamping: min(UInt64(nanoseconds) + cost, most))
+    }
+}
