@@ -187,9 +187,10 @@ int clinux_signalfd(const int *signals, size_t count) {
 
 char *const *clinux_environment(void) { return environ; }
 
-int clinux_tune_listener(int listener, int unsent_bytes) {
+int clinux_tune_listener(int listener, int unsent_bytes, unsigned milliseconds) {
     int on = 1;
     if (setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0) return -1;
+    if (setsockopt(listener, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof milliseconds) != 0) return -1;
     return setsockopt(listener, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
 }
 

@@ -51,6 +51,8 @@ package struct Configuration: Sendable, Equatable {
     package var messagesPerSecondMax = 0
     /// RELAY_MAX_BYTES_PER_SECOND, of one member; 0 is off.
     package var bytesPerSecondMax = 0
+    /// RELAY_PING_INTERVAL. Below the 30 s and more after which routers and proxies forget a silent connection.
+    package var pingSeconds = 25
     /// RELAY_SHUTDOWN_GRACE.
     package var shutdownGraceSeconds = 10
     /// RELAY_LOG_LEVEL.
@@ -120,6 +122,7 @@ extension Configuration {
             "RELAY_MAX_CONNECTIONS_PER_IP", \.connectionsPerAddressMax, .number(Limits.connectionsPerAddressRange)),
         Setting("RELAY_MAX_MESSAGES_PER_SECOND", \.messagesPerSecondMax, .number(Limits.messagesPerSecondRange)),
         Setting("RELAY_MAX_BYTES_PER_SECOND", \.bytesPerSecondMax, .bytes(Limits.bytesPerSecondRange)),
+        Setting("RELAY_PING_INTERVAL", \.pingSeconds, .number(Limits.pingSecondsRange)),
         Setting("RELAY_SHUTDOWN_GRACE", \.shutdownGraceSeconds, .number(Limits.shutdownGraceSecondsRange)),
         Setting("RELAY_LOG_LEVEL", \.logLevel, .choice),
         Setting("RELAY_LOG_FORMAT", \.logFormat, .choice),

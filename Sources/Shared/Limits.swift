@@ -131,10 +131,8 @@ package enum Limits {
     package static let requestSeconds = 10
     /// Answers to pipelined requests that may wait in bytes; beyond it the connection is not read.
     package static let answersWaitingMax = 16_384
-    /// Between pings: the wire protocol's. Below the 60 s after which many proxies drop a silent connection.
-    package static let pingSeconds = 54
-    /// Silence after a ping that ends the connection: the wire protocol's.
-    package static let pongSeconds = 60
+    /// Silence that ends a connection, and TCP_USER_TIMEOUT: the wire protocol's.
+    package static let silenceSeconds = 60
     /// Pongs and pings that may wait, bytes: for a client that sends pings and does not read. Further ones are not
     /// answered; only the latest needs to be (RFC 6455, 5.5.3).
     package static let controlBytesWaitingMax = 1024
@@ -383,6 +381,8 @@ package enum Limits {
     /// RELAY_MAX_MESSAGES_PER_SECOND and RELAY_MAX_BYTES_PER_SECOND, of one member; 0 is off.
     package static let messagesPerSecondRange = 0...1_000_000
     package static let bytesPerSecondRange = 0...(1 << 32)
+    /// RELAY_PING_INTERVAL, seconds: below it a phone's radio never sleeps, above it a ping that is lost ends a connection.
+    package static let pingSecondsRange = 5...30
     /// RELAY_SHUTDOWN_GRACE, seconds; 0 closes at once.
     package static let shutdownGraceSecondsRange = 0...3600
     /// Ranges in RELAY_TRUSTED_PROXIES: each join is compared with all of them.
@@ -477,7 +477,10 @@ package enum Limits {
                     + handoffsPerTurnMax,
                 "a ledger has a record for each connection that a worker can have"
             ),
-            (pingSeconds < pongSeconds, "a second ping is sent before the first is given up"),
+            (
+                2 * pingSecondsRange.upperBound <= silenceSeconds,
+                "a second ping is sent before a connection is given up"
+            ),
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
             (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),
             (dataSendMessageBytes < dataSendBytes, "several messages can wait together"),

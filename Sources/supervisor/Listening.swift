@@ -61,7 +61,10 @@ struct Listeners {
         do throws(SystemError) {
             while descriptors.count < count {
                 let listener = try Self.bind(address, sharesPort: true)
-                guard clinux_tune_listener(listener.number, Int32(Limits.unsentBytesMax)) == 0 else {
+                guard
+                    clinux_tune_listener(
+                        listener.number, Int32(Limits.unsentBytesMax), UInt32(Limits.silenceSeconds) * 1000) == 0
+                else {
                     throw SystemError("setsockopt")
                 }
                 guard listen(listener.number, Int32(Limits.listenBacklog)) == 0 else { throw SystemError("listen") }

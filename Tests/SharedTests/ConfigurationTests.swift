@@ -43,6 +43,7 @@ private let numbers: [NumberCase] = [
     NumberCase(
         name: "RELAY_MAX_MESSAGES_PER_SECOND", path: \.messagesPerSecondMax, standard: 0, range: 0...1_000_000),
     NumberCase(name: "RELAY_MAX_BYTES_PER_SECOND", path: \.bytesPerSecondMax, standard: 0, range: 0...(1 << 32)),
+    NumberCase(name: "RELAY_PING_INTERVAL", path: \.pingSeconds, standard: 25, range: 5...30),
     NumberCase(name: "RELAY_SHUTDOWN_GRACE", path: \.shutdownGraceSeconds, standard: 10, range: 0...3600),
 ]
 

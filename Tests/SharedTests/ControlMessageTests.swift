@@ -161,6 +161,7 @@ private var unusual: Configuration {
             { $0.connectionsMax = 5 }, { $0.connectionsPerAddressMax = 6 }, { $0.shutdownGraceSeconds = 0 },
             { $0.logLevel = .trace }, { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
             { $0.metrics = unusual.listen }, { $0.messagesPerSecondMax = 7 }, { $0.bytesPerSecondMax = 8 },
+            { $0.pingSeconds = 5 },
         ]
         // The certificate and its key go together.
         #expect(changes.count + 1 == Configuration.settings.count, "a setting without a change here")

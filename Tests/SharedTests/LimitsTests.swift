@@ -16,8 +16,7 @@ import Testing
         #expect(Limits.hostOverRoomMax == 4)
         #expect(Limits.voiceFramesWaitingMax == 64)
         #expect(Limits.requestSeconds == 10)
-        #expect(Limits.pingSeconds == 54)
-        #expect(Limits.pongSeconds == 60)
+        #expect(Limits.silenceSeconds == 60)
         #expect(Limits.hostKeySurvivalNanoseconds == 60_000_000_000)
     }
 

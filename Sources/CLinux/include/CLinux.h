@@ -70,9 +70,9 @@ int clinux_signalfd(const int *signals, size_t count);
 /// environ(7): Swift can't name a variable that any thread may change.
 char *const *clinux_environment(void);
 
-/// setsockopt(2) of TCP_NODELAY, and TCP_NOTSENT_LOWAT with `unsent_bytes`. Accepted sockets inherit both from their listener.
-/// Returns 0 or -1 with errno.
-int clinux_tune_listener(int listener, int unsent_bytes);
+/// setsockopt(2) of TCP_NODELAY, TCP_NOTSENT_LOWAT with `unsent_bytes`, and TCP_USER_TIMEOUT with `milliseconds`. Accepted sockets
+/// inherit them from their listener. Returns 0 or -1 with errno.
+int clinux_tune_listener(int listener, int unsent_bytes, unsigned milliseconds);
 
 /// A listening AF_UNIX stream socket with this abstract name (unix(7)), non-blocking and close-on-exec. It needs no file
 /// system, has no permissions, and goes with its last descriptor. Returns the descriptor or -1.

@@ -94,9 +94,8 @@ struct Connection: ~Copyable, Timed {
 
     // Liveness, in `open`; seconds
     var pingDue: UInt32 = 0
-    /// When the ping was sent since which nothing has come; 0 if there is none. Whatever comes makes it 0: by the second alone
-    /// an answer in the ping's own second could not be told from what came before the ping.
-    var unansweredSince: UInt32 = 0
+    /// When something came last, whatever it was.
+    var heardAt: UInt32 = 0
 
     // Handoff
     /// The worker it goes to, in `handingOver`.

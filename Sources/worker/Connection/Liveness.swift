@@ -1,4 +1,8 @@
 // Time: the deadline of a request, pings and their answers (RFC 6455, 5.5.2), the end of a close.
+//
+// A connection from which nothing has come for `pingSeconds` is sent a ping, and one from which nothing has come for
+// `Limits.silenceSeconds` is closed: so a peer that is gone is gone here that soon. TCP_USER_TIMEOUT (supervisor/Listening.swift) does
+// the same for one that acknowledges nothing, or whose window stays shut.
 
 import Shared
 
@@ -22,42 +26,50 @@ extension Worker {
 
     /// Begins to watch a connection that has been let in.
     mutating func startLiveness(_ slot: UInt32) {
-        connections[slot].pingDue = second + UInt32(Limits.pingSeconds)
-        connections[slot].unansweredSince = 0
+        connections[slot].heardAt = second
+        connections[slot].pingDue = second + pingSeconds(slot)
         connectionTimers.set(slot, in: &connections, due: connections[slot].pingDue)
     }
 
     /// Goes on watching a connection that was watched by another process: the clock is the same.
     mutating func resumeLiveness(_ slot: UInt32) {
-        var due = connections[slot].pingDue
-        let unanswered = connections[slot].unansweredSince
-        if unanswered != 0 { due = min(due, unanswered + UInt32(Limits.pongSeconds)) }
-        connectionTimers.set(slot, in: &connections, due: due)
+        let end = connections[slot].heardAt + UInt32(Limits.silenceSeconds)
+        connectionTimers.set(slot, in: &connections, due: min(connections[slot].pingDue, end))
+    }
+
+    /// The time from one ping to the next. Jitter shortens it by a quarter at the most, or all who came back in the second after a
+    /// restart would be pinged in one turn for ever.
+    private func pingSeconds(_ slot: UInt32) -> UInt32 {
+        let interval = UInt32(configuration.pingSeconds)
+        // Knuth's multiplicative hash spreads neighbouring slots and seconds.
+        return interval - (((slot &+ second) &* 2_654_435_761) >> 16) % (interval / 4 + 1)
     }
 
     private mutating func checkLiveness(_ slot: UInt32) {
         // Whom the relay does not read may have said anything.
-        if connections[slot].isPaused { connections[slot].unansweredSince = 0 }
-        let unanswered = connections[slot].unansweredSince
-        if unanswered != 0 && second >= unanswered + UInt32(Limits.pongSeconds) {
-            // Nothing came in time: nobody is there who would read a close frame.
+        if connections[slot].isPaused { connections[slot].heardAt = second }
+        let end = connections[slot].heardAt + UInt32(Limits.silenceSeconds)
+        guard second < end else {
+            // Nobody is there who would read a close frame.
             doom(slot, .timeout)
             return
         }
-        if second >= connections[slot].pingDue {
-            // What has been of little use since the last ping is given back.
-            if connections[slot].session != Connection.noSession { sessions[connections[slot].session].trim() }
-            if connections[slot].outbox.control.count <= Limits.controlBytesWaitingMax {
-                connections[slot].outbox.appendControlFrame(.ping, RawSpan())
-                touch(slot)
-            }
-            if connections[slot].unansweredSince == 0 { connections[slot].unansweredSince = second }
-            connections[slot].pingDue = second + UInt32(Limits.pingSeconds)
+        if second >= connections[slot].pingDue { ping(slot) }
+        connectionTimers.set(slot, in: &connections, due: min(connections[slot].pingDue, end))
+    }
+
+    /// Asks for a sign of life, if there has been none since the last time that this was due.
+    private mutating func ping(_ slot: UInt32) {
+        // What has been of little use since then is given back.
+        if connections[slot].session != Connection.noSession { sessions[connections[slot].session].trim() }
+        let interval = pingSeconds(slot)
+        guard second >= connections[slot].heardAt + interval else {
+            connections[slot].pingDue = connections[slot].heardAt + interval
+            return
         }
-        var due = connections[slot].pingDue
-        if connections[slot].unansweredSince != 0 {
-            due = min(due, connections[slot].unansweredSince + UInt32(Limits.pongSeconds))
-        }
-        connectionTimers.set(slot, in: &connections, due: due)
+        connections[slot].pingDue = second + interval
+        guard connections[slot].outbox.control.count <= Limits.controlBytesWaitingMax else { return }
+        connections[slot].outbox.appendControlFrame(.ping, RawSpan())
+        touch(slot)
     }
 }

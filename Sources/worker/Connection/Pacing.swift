@@ -60,7 +60,7 @@ extension Worker {
             }
             connections[id.slot].isPaused = false
             // Nothing has come because nothing was read.
-            connections[id.slot].unansweredSince = 0
+            connections[id.slot].heardAt = second
             guard connections[id.slot].phase == .open else { continue }
             setInterest(id.slot, connections[id.slot].interest.union(.read))
         }

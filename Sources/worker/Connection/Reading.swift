@@ -1,6 +1,7 @@
 // Bytes from a client: read into the loop's buffer and passed on by phase. A request is gathered until its head is whole;
 // frames are taken apart where they lie (WebSocket/Frames.swift).
 
+import Glibc
 import Shared
 
 extension Worker {
@@ -13,11 +14,11 @@ extension Worker {
         switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: readBytesMax(slot)) {
         case .bytes(let count):
             tally.bytesReceived += UInt64(count)
-            connections[slot].unansweredSince = 0
+            connections[slot].heardAt = second
             take(slot, unsafe receiveBuffer.prefix(count).bytes)
         case .end: ended(slot)
         case .wouldBlock: break
-        case .failed: doom(slot, .socketError)
+        case .failed(let code): doom(slot, code == ETIMEDOUT ? .timeout : .socketError)
         }
     }
 
@@ -42,7 +43,7 @@ extension Worker {
         switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: share.bytes) {
         case .bytes, .wouldBlock: break
         case .end: ended(slot)
-        case .failed: doom(slot, .socketError)
+        case .failed(let code): doom(slot, code == ETIMEDOUT ? .timeout : .socketError)
         }
     }
 

@@ -9,7 +9,7 @@
 //     16     the socket's peer, as two u64
 //     4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
 //     1      flags: 1 has said data, 2 speaks TLS, 4 the queues are in the file
-//     4, 4   ping due, unanswered since: CLOCK_MONOTONIC seconds
+//     4, 4   ping due, heard at: CLOCK_MONOTONIC seconds
 //     ...    room, host key, peer id: a u32 count and the bytes each
 //     38     the frame state (WebSocket/FrameReader.swift)
 //     1, 4   the frame that has begun to leave: lane (0 none, 1 voice, 2 data), bytes left
@@ -111,7 +111,7 @@ enum MemberState {
         writer.write(connection.acceptedAt)
         writer.write(UInt8((connection.hasSaidData ? 1 : 0) | (connection.isSecure ? 2 : 0) | (isInFile ? 4 : 0)))
         writer.write(connection.pingDue)
-        writer.write(connection.unansweredSince)
+        writer.write(connection.heardAt)
         writer.write(room.id)
         writer.write(room.hostKey)
         writer.write(connection.peerID)
@@ -135,7 +135,7 @@ enum MemberState {
         var acceptedAt: UInt32
         var flags: UInt8
         var pingDue: UInt32
-        var unansweredSince: UInt32
+        var heardAt: UInt32
         var room: [UInt8]
         var hostKey: [UInt8]
         var peerID: [UInt8]
@@ -161,7 +161,7 @@ enum MemberState {
             flags = try reader.read()
             guard flags < 8 else { throw .invalid(field: "flags") }
             pingDue = try reader.read()
-            unansweredSince = try reader.read()
+            heardAt = try reader.read()
             room = try reader.readBytes(max: Limits.roomIDBytesMax, field: "room")
             guard !room.isEmpty else { throw .invalid(field: "room") }
             hostKey = try reader.readBytes(max: Limits.publicKeyBytes, field: "host key")
@@ -209,8 +209,8 @@ enum MemberState {
         connection.phase = .open
         connection.addressToken = head.addressToken
         connection.hasSaidData = head.flags & 1 != 0
-        connection.pingDue = min(now + UInt32(Limits.pingSeconds), head.pingDue)
-        connection.unansweredSince = min(now, head.unansweredSince)
+        connection.pingDue = min(now + UInt32(Limits.pingSecondsRange.upperBound), head.pingDue)
+        connection.heardAt = min(now, head.heardAt)
         connection.peerID = head.peerID
         connection.frames = head.frames
         var control = ByteQueue()

@@ -86,8 +86,11 @@ extension Worker {
             }
             if decoded.connection.phase == .handshake && tlsContext == nil { throw .phase(2) }
             page.add(1, to: .handoffReceived)
-            let moment = Clock.monotonicNanoseconds()
-            page.record(moment - min(moment, decoded.connection.handoffAt), in: .handoffDuration)
+            // One that comes as it is, from a worker that leaves, was not wished for here.
+            if decoded.connection.handoffAt != 0 {
+                let moment = Clock.monotonicNanoseconds()
+                page.record(moment - min(moment, decoded.connection.handoffAt), in: .handoffDuration)
+            }
             guard let slot = adopt(decoded.connection) else { return }
             // What has been read already raises no event.
             if !connections[slot].sealed.isEmpty { touch(slot) }

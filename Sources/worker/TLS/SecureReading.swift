@@ -1,6 +1,7 @@
 // Input of connections that speak TLS: records are decrypted where they lie in the loop's buffer, and what was in them goes the
 // way of plain bytes. A record that is not whole is kept by its session and put in front of the next read.
 
+import Glibc
 import Logging
 import Shared
 
@@ -13,14 +14,14 @@ extension Worker {
             from: connections[slot].socket.number, behind: kept, bytesMax: readBytesMax(slot))
         if case .bytes(let count) = received {
             tally.bytesReceived += UInt64(count)
-            connections[slot].unansweredSince = 0
+            connections[slot].heardAt = second
             takeRecords(slot, received: kept + count)
             return
         }
         unsafe sessions[session].keep(receiveBuffer.prefix(kept))
         switch received {
         case .end: ended(slot)
-        case .failed: doom(slot, .socketError)
+        case .failed(let code): doom(slot, code == ETIMEDOUT ? .timeout : .socketError)
         case .bytes, .wouldBlock: break
         }
     }

@@ -52,7 +52,7 @@ private let second: UInt64 = 1_000_000_000
         let (isPaused, paused) = (fixture.worker.connections[speaker].isPaused, fixture.worker.page[.readsPaused])
         #expect(isPaused && paused >= 1)
         // A ping goes unanswered meanwhile, for its answer is not read.
-        fixture.worker.connections[speaker].unansweredSince = fixture.worker.second - 1000
+        fixture.worker.connections[speaker].heardAt = fixture.worker.second - 1000
         fixture.worker.connections[speaker].pingDue = fixture.worker.second
         fixture.worker.connectionDue(speaker)
         fixture.worker.settle()

@@ -45,7 +45,7 @@ private struct Decoded: Equatable {
     var acceptedAt: UInt32 = 9
     var hasSaidData = false
     var pingDue: UInt32 = 20
-    var unansweredSince: UInt32 = 0
+    var heardAt: UInt32 = 0
     var room: [UInt8] = [1]
     var hostKey = [UInt8](repeating: 2, count: 32)
     var peerID: [UInt8] = [3]
@@ -104,7 +104,7 @@ private struct Decoded: Equatable {
         return Decoded(
             peer: member.connection.peer, acceptedAt: member.connection.acceptedAt,
             hasSaidData: member.connection.hasSaidData, pingDue: member.connection.pingDue,
-            unansweredSince: member.connection.unansweredSince, room: member.room, hostKey: member.hostKey,
+            heardAt: member.connection.heardAt, room: member.room, hostKey: member.hostKey,
             peerID: member.connection.peerID, input: member.connection.input.array,
             sealed: member.connection.sealed.array, message: member.connection.message.array,
             control: member.connection.outbox.control.array, voice: member.connection.outbox.voice.array,
@@ -189,7 +189,7 @@ private struct Decoded: Equatable {
         #expect(try encode(plain).bytes == Parts().bytes)
         var full = try connection(isSecure: true)
         full.hasSaidData = true
-        full.unansweredSince = 0x0403_0201
+        full.heardAt = 0x0403_0201
         full.peerID = Array("peer".utf8)
         var events: [Event] = []
         let fragment = Frame(isFinal: false, opcode: Frame.binary, payload: [7, 8, 9]).masked(key)
@@ -222,13 +222,13 @@ private struct Decoded: Equatable {
             var connection = try connection()
             connection.peerID = [UInt8](repeating: 0xFF, count: peerID)
             connection.hasSaidData = true
-            (connection.pingDue, connection.unansweredSince) = (1040, 990)
+            (connection.pingDue, connection.heardAt) = (1020, 990)
             let id = [UInt8](repeating: 0xFE, count: room)
             let decoded = try decode(try encode(connection, room: id).bytes)
             #expect(
                 decoded
                     == Decoded(
-                        peer: Self.peer, hasSaidData: true, pingDue: 1040, unansweredSince: 990, room: id,
+                        peer: Self.peer, hasSaidData: true, pingDue: 1020, heardAt: 990, room: id,
                         peerID: [UInt8](repeating: 0xFF, count: peerID)))
         }
     }
@@ -342,8 +342,8 @@ private struct Decoded: Equatable {
         var parts = Parts()
         (parts.accepted, parts.pingDue, parts.unanswered) = (.max, .max, .max)
         let decoded = try decode(parts.bytes)
-        #expect(decoded.acceptedAt == now && decoded.unansweredSince == now)
-        #expect(decoded.pingDue == now + UInt32(Limits.pingSeconds))
+        #expect(decoded.acceptedAt == now && decoded.heardAt == now)
+        #expect(decoded.pingDue == now + UInt32(Limits.pingSecondsRange.upperBound))
     }
 
     // MARK: - Refused

@@ -88,6 +88,7 @@ extension Worker {
     /// Has a connection's next ping be due in a second.
     fileprivate mutating func pingAt(_ slot: UInt32, _ second: UInt32) {
         connections[slot].pingDue = second
+        connections[slot].heardAt = second - UInt32(configuration.pingSeconds)
         connectionTimers.set(slot, in: &connections, due: second)
     }
 }
