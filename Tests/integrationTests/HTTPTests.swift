@@ -45,6 +45,10 @@ import Testing
             for path in ["/x", "/health/", "/ws/", "/index.html", "/WS", "/..%2fhealth", "//"] {
                 #expect(try await curl("-o", "/dev/null", "-w", "%{http_code}", relay.url(path)) == "404", "\(path)")
             }
+            for escaped in ["/%77s?room=a&token=b", "/%68ealth", "/healt%68", "/%2F"] {
+                let answer = try await relay.answer("GET \(escaped) HTTP/1.1\r\nHost: x\r\n\r\n")
+                #expect(answer.status == 404, "\(escaped)")
+            }
             for (method, path) in [("POST", "/"), ("DELETE", "/health"), ("OPTIONS", "/health"), ("get", "/")] {
                 let answer = try await relay.answer("\(method) \(path) HTTP/1.1\r\nHost: x\r\n\r\n")
                 #expect(answer.status == 405, "\(method) \(path)")

@@ -78,7 +78,10 @@ package enum Method: Equatable {
 /// A request's head.
 package struct Request: Equatable {
     package var method: Method
-    /// Percent-decoded, without the query. "*" for `OPTIONS *`.
+    /// As it was sent, without the query: an escape stays one. "*" for `OPTIONS *`.
+    ///
+    /// A proxy's rule for a path may look at the bytes alone. So "/%77s" is not "/ws" here, though a URI's reader may take it for
+    /// that (RFC 3986, 6.2.2.2): no path that the relay knows holds an escape.
     package var path: String
     /// What stands behind the "?", raw.
     package var query: [UInt8]

@@ -191,10 +191,8 @@ private struct RequestLine {
     /// A path, which the absolute-form may lack, and a query, which any may lack.
     private mutating func readPathAndQuery(_ bytes: Span<UInt8>, _ text: Range<Int>) throws(RequestError) {
         let raw = text.lowerBound..<bytes.firstIndex(of: Octet.questionMark, in: text)
-        guard let decoded = decodePercent(bytes.extracting(raw), plusIsSpace: false) else {
-            throw .malformed("malformed percent-encoding in path")
-        }
-        path = raw.isEmpty ? "/" : String(decoding: decoded, as: UTF8.self)
+        guard isPercentEncoded(bytes.extracting(raw)) else { throw .malformed("malformed percent-encoding in path") }
+        path = raw.isEmpty ? "/" : String(decoding: [UInt8](copying: bytes.extracting(raw)), as: UTF8.self)
         query = [UInt8](copying: bytes.extracting(min(raw.upperBound + 1, text.upperBound)..<text.upperBound))
     }
 }

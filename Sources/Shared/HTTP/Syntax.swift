@@ -112,6 +112,18 @@ struct ListMembers {
     }
 }
 
+/// Whether each "%" is followed by two hexadecimal digits (RFC 3986, 2.1).
+func isPercentEncoded(_ text: Span<UInt8>) -> Bool {
+    var index = text.firstIndex(of: Octet.percent, in: text.indices)
+    while index < text.count {
+        guard text.count - index > 2, hexValue(text[index + 1]) != nil, hexValue(text[index + 2]) != nil else {
+            return false
+        }
+        index = text.firstIndex(of: Octet.percent, in: (index + 3)..<text.count)
+    }
+    return true
+}
+
 /// RFC 3986, 2.1; nil if a "%" is not followed by two hexadecimal digits.
 package func decodePercent(_ text: Span<UInt8>, plusIsSpace: Bool) -> [UInt8]? {
     // Most texts have nothing to decode.
