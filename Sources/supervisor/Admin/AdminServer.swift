@@ -221,10 +221,7 @@ final class AdminServer {
     }
 
     private func acceptFailed(_ code: Int32, _ now: UInt64) {
-        switch code {
-        case EAGAIN, EINTR, ECONNABORTED: return
-        default: break
-        }
+        guard code != EAGAIN && !isAcceptTransient(code) else { return }
         acceptAgainAt = now + Limits.adminAcceptPauseNanoseconds
         watchListeners(adding: false)
         if let suppressed = acceptLogRate.admit(nowNanoseconds: now) {

@@ -18,8 +18,9 @@ extension Worker {
             var storage = sockaddr_storage()
             let number = unsafe clinux_accept(listeners[listener], &storage)
             guard number >= 0 else {
-                acceptFailed(errno)
-                if errno == ECONNABORTED || errno == EINTR { continue }
+                let code = errno
+                if isAcceptTransient(code) { continue }
+                acceptFailed(code)
                 return
             }
             let socket = Descriptor(owning: number)
@@ -97,10 +98,7 @@ extension Worker {
 
     /// accept4(2) failed. Out of descriptors or memory: the listener is left alone for a while, or it would fire without end.
     private mutating func acceptFailed(_ code: Int32) {
-        switch code {
-        case EAGAIN, EINTR, ECONNABORTED: return
-        default: break
-        }
+        guard code != EAGAIN else { return }
         page.add(1, to: .acceptFailed)
         pauseAccepting(Limits.acceptPauseNanoseconds)
         if let suppressed = acceptLogRate.admit(nowNanoseconds: now) {
