@@ -180,6 +180,16 @@ package enum Limits {
     /// What Linux allows a socket buffer without privilege (net.core.wmem_max by default).
     package static let socketBufferBytesDefault = 212_992
 
+    // MARK: - Client addresses
+
+    /// A line of the PROXY protocol's version 1, with its CR LF: the longest that there can be (proxy-protocol.txt, 2.1).
+    package static let proxyLineBytesMax = 107
+    /// What follows the first 16 bytes of a header of version 2: addresses are 36 bytes, or 216; the rest is for TLVs, of which a client's
+    /// certificate is the longest that proxies send.
+    package static let proxyBlockBytesMax = 4096
+    /// A header of either version.
+    package static let proxyHeaderBytesMax = 16 + proxyBlockBytesMax
+
     // MARK: - Change of generations
 
     /// Rooms that a worker sends to its successor in one turn: between turns its other rooms are served.
@@ -419,6 +429,11 @@ package enum Limits {
                 trustedProxiesMax * AddressRange.encodedBytes + 2 * pathBytesMax + 4 * workersMax + 512
                     <= controlMessageBytesMax,
                 "a launch fits its message"
+            ),
+            (
+                proxyLineBytesMax < proxyHeaderBytesMax && proxyHeaderBytesMax <= handoffInputBytesMax
+                    && proxyHeaderBytesMax <= receiveBufferBytes,
+                "a PROXY header that has not come whole can be looked at and handed over"
             ),
             (
                 logMessageBytesMax + logValueBytesMax + 3 * logKeyBytesMax + 256 <= logLineBytesMax,
