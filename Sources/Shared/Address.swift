@@ -68,6 +68,11 @@ package struct Address: Hashable, Sendable, CustomStringConvertible {
         high == 0 && low >> 32 == Self.ipv4Prefix
     }
 
+    /// 127.0.0.0/8 or ::1: this machine itself.
+    package var isLoopback: Bool {
+        isIPv4 ? low >> 24 & 0xFF == 127 : high == 0 && low == 1
+    }
+
     /// What the join limiter counts by, never 0: IPv4 addresses one by one, IPv6 by their /64, for that is what one
     /// customer gets at least.
     ///

@@ -39,8 +39,10 @@ package struct Configuration: Sendable, Equatable {
     package var joinsPerSecondPerAddress = 100
     /// RELAY_WORKERS.
     package var workers = 1
-    /// RELAY_TRUSTED_PROXIES: whose forwarding headers count; empty: nobody's.
+    /// RELAY_TRUSTED_PROXIES: who may name the client; empty: nobody.
     package var trustedProxies = [AddressRange("127.0.0.0/8"), AddressRange("::1")].compactMap(\.self)
+    /// RELAY_CLIENT_ADDRESS: how they name the client.
+    package var clientAddress = ClientAddressSource.auto
     /// RELAY_MAX_BACKLOG: data waiting for one slow client.
     package var backlogBytesMax = 8 << 20
     /// RELAY_MAX_CONNECTIONS: over the whole relay.
@@ -112,6 +114,7 @@ extension Configuration {
             .list(
                 "addresses or CIDR ranges (with no bit set beyond the prefix)", none: "to trust nobody",
                 max: Limits.trustedProxiesMax, of: .addressRange)),
+        Setting("RELAY_CLIENT_ADDRESS", \.clientAddress, .choice),
         Setting("RELAY_MAX_BACKLOG", \.backlogBytesMax, .bytes(Limits.backlogBytesRange)),
         // As many as the descriptors suffice for.
         Setting(
@@ -138,6 +141,15 @@ extension Configuration {
                 ? ("RELAY_TLS_KEY", "RELAY_TLS_CERT") : ("RELAY_TLS_CERT", "RELAY_TLS_KEY")
             return Problem(
                 variable: set, value: nil, allowed: "TLS needs \(other) as well; unset both for plain HTTP")
+        },
+        // Else nobody could connect.
+        SettingRelation("RELAY_CLIENT_ADDRESS", "RELAY_TRUSTED_PROXIES") { configuration in
+            guard configuration.clientAddress == .proxyProtocol, configuration.trustedProxies.isEmpty else {
+                return nil
+            }
+            return Problem(
+                variable: "RELAY_CLIENT_ADDRESS", value: configuration.clientAddress.rawValue,
+                allowed: "proxy-protocol needs RELAY_TRUSTED_PROXIES, for only they may connect then")
         },
         // Else messages of the largest size could never be delivered.
         SettingRelation("RELAY_MAX_BACKLOG", "RELAY_MAX_MESSAGE_SIZE") { configuration in

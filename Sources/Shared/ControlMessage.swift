@@ -153,7 +153,7 @@ package enum ControlMessage: Equatable, Sendable {
     }
 
     /// Raised with every change of the format or of the configuration's.
-    package static let version: UInt16 = 3
+    package static let version: UInt16 = 4
 
     package var bytes: [UInt8] {
         var writer = ByteWriter()

@@ -1,6 +1,6 @@
 // What all processes of the relay read and write without asking each other: one memfd, mapped by each.
 //
-// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 4):
+// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 5):
 //
 //     0                 header page
 //         0             magic "RLYSHM" and the version, written before any worker starts
@@ -74,7 +74,7 @@ package enum Health: Sendable, Equatable {
 package struct SharedMemory: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
 
-    private static let magic: UInt64 = 0x524C_5953_484D_0004  // "RLYSHM", version 4
+    private static let magic: UInt64 = 0x524C_5953_484D_0005  // "RLYSHM", version 5
     static let pageBytes = 8192
     /// 65,536 addresses in the same instant; 1 MiB. An entry lives only while its address's bucket refills, 2 s at most,
     /// so more are never needed at sane rates; beyond that the entry nearest to its end is pushed out.

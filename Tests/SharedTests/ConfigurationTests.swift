@@ -56,6 +56,7 @@ private let numbers: [NumberCase] = [
         #expect(configuration.listen == ListenAddress(host: .any, port: 8443))
         for number in numbers { #expect(configuration[keyPath: number.path] == number.standard, "\(number.name)") }
         #expect(configuration.trustedProxies.map(\.description) == ["127.0.0.0/8", "::1"])
+        #expect(configuration.clientAddress == .auto)
         #expect(configuration.logLevel == .info)
         #expect(configuration.logFormat == .text)
         Limits.check(configuration)
@@ -154,6 +155,23 @@ private let numbers: [NumberCase] = [
 
     @Test func `takes leading zeros of a number for nothing`() {
         #expect(read(["RELAY_MAX_ROOMS": "007"]).configuration?.roomsMax == 7)
+    }
+
+    @Test(arguments: ClientAddressSource.allCases)
+    func `reads what names the client`(source: ClientAddressSource) {
+        #expect(read(["RELAY_CLIENT_ADDRESS": source.rawValue]).configuration?.clientAddress == source)
+        #expect(
+            ClientAddressSource.allCases.map(\.rawValue).joined(separator: "|")
+                == "auto|peer|x-forwarded-for|x-real-ip|cf-connecting-ip|proxy-protocol")
+        for wrong in [source.rawValue.uppercased(), "\(source.rawValue) ", "forwarded"] {
+            #expect(read(["RELAY_CLIENT_ADDRESS": wrong]).problems.map(\.variable) == ["RELAY_CLIENT_ADDRESS"])
+        }
+        let untrusting = read(["RELAY_CLIENT_ADDRESS": source.rawValue, "RELAY_TRUSTED_PROXIES": ""])
+        #expect((untrusting.configuration == nil) == (source == .proxyProtocol), "nobody could connect")
+        if source == .proxyProtocol {
+            #expect(untrusting.problems.map(\.variable) == ["RELAY_CLIENT_ADDRESS"])
+            #expect(untrusting.problems.first?.allowed.contains("RELAY_TRUSTED_PROXIES") == true)
+        }
     }
 
     @Test(arguments: ["[::1]:80", "127.0.0.1:0", ":65535"])
@@ -339,7 +357,8 @@ private let unusual = [
     "RELAY_WORKERS": "7",
     "RELAY_TRUSTED_PROXIES": "10.0.0.0/8,::/0,192.0.2.1", "RELAY_MAX_BACKLOG": "8192", "RELAY_MAX_CONNECTIONS": "9",
     "RELAY_MAX_CONNECTIONS_PER_IP": "10", "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical",
-    "RELAY_LOG_FORMAT": "json",
+    "RELAY_LOG_FORMAT": "json", "RELAY_CLIENT_ADDRESS": "proxy-protocol",
+
 ]
 
 @Suite struct `The configuration as bytes` {

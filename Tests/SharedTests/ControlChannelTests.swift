@@ -175,7 +175,7 @@ private struct Channels {
         #expect(channels.near.send(raw: [1]))
         #expect(channels.near.send(raw: [99, 0, 5, 0], descriptors: [near, near]))
         _ = close(near)
-        #expect(channels.near.send(raw: [3, 0, 5, 0, 9]))
+        #expect(channels.near.send(raw: [4, 0, 5, 0, 9]))
         #expect(try channels.near.send(.start))
         let outcomes = (0..<4).map { _ in channels.far.receive() }
         #expect(

@@ -52,7 +52,7 @@ private let second: UInt64 = 1_000_000_000
         let size = fixture.size
         #expect(size == Fixture.byteCount)
         let (magic, count) = (fixture.word(0), fixture.word(8))
-        #expect(magic == 0x524C_5953_484D_0004)
+        #expect(magic == 0x524C_5953_484D_0005)
         #expect(count == 1024)
         let used = fixture.word(56)
         #expect(used == UInt64(workers))
@@ -85,7 +85,7 @@ private let second: UInt64 = 1_000_000_000
         page.record(20_001, count: 9, in: .handoffDuration)
         let words = [0, 8, 16, 64, 80, 512, 512 + 8 * (Counter.allCases.count - 1)].map { fixture.word(start + $0) }
         #expect(words == [2, 0x0102_0304_0506_0708, 4711, 5, 6, 7, 8])
-        let families = [4096, 4096 + 8 * 15, 4096 + 5 * 512 + 8 * 2].map { fixture.word(start + $0) }
+        let families = [4096, 4096 + 8 * 16, 4096 + 5 * 512 + 8 * 2].map { fixture.word(start + $0) }
         #expect(families == [1, 2, 3])
         let histogram = (0..<20).map { fixture.word(start + 2048 + 2 * 256 + 8 * $0) }
         #expect(histogram == [0, 0, 9] + [UInt64](repeating: 0, count: 16) + [9 * 20_001])

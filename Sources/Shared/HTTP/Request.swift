@@ -96,11 +96,19 @@ package struct Request: Equatable {
     package var handshake: HandshakeFields
     /// The values of all X-Forwarded-For lines, joined by commas in their order (RFC 9110, 5.3).
     package var forwardedFor: [UInt8]?
-    /// X-Real-IP. Of several the last, which the nearest proxy wrote.
-    package var realIP: [UInt8]?
+    package var realIP: LoneField
+    package var cfConnectingIP: LoneField
 
     /// Whether the connection stays open behind the answer.
     package var keepsConnection: Bool { keepAlive && !hasBody }
+}
+
+/// What a field says that has one value.
+package enum LoneField: Equatable {
+    case absent
+    case value([UInt8])
+    /// It stands in the head more than once: which of the lines counts, nobody can say.
+    case repeated
 }
 
 /// What the lines that a WebSocket handshake is made of say. Only a request for one is read as one.

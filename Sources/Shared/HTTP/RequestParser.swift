@@ -78,7 +78,7 @@ private func readHead(_ bytes: Span<UInt8>, _ head: Range<Int>) throws(RequestEr
     return Request(
         method: line.method, path: line.path, query: line.query, isHTTP10: line.isHTTP10, headBytes: head.upperBound,
         hasBody: hasBody, keepAlive: keepAlive, handshake: fields.handshake, forwardedFor: fields.forwardedFor,
-        realIP: fields.realIP.map { [UInt8](copying: bytes.extracting($0)) })
+        realIP: fields.realIP.value(bytes), cfConnectingIP: fields.cfConnectingIP.value(bytes))
 }
 
 /// The lines of a head, without their ends.
@@ -209,8 +209,8 @@ private struct HeadFields {
     private var contentLength: [Range<Int>] = []
     private var transferEncoding: [Range<Int>] = []
     private(set) var forwardedFor: [UInt8]?
-    /// What the last line says.
-    private(set) var realIP: Range<Int>?
+    private(set) var realIP = LoneLine()
+    private(set) var cfConnectingIP = LoneLine()
 
     /// field-name ":" OWS field-value OWS (RFC 9112, 5).
     mutating func add(_ bytes: Span<UInt8>, _ line: Range<Int>) throws(RequestError) {
@@ -243,7 +243,8 @@ private struct HeadFields {
         case .contentLength: contentLength.append(value)
         case .transferEncoding: transferEncoding.append(value)
         case .forwardedFor: addForwardedFor(bytes, value)
-        case .realIP: realIP = value
+        case .realIP: realIP.add(value)
+        case .cfConnectingIP: cfConnectingIP.add(value)
         }
     }
 
@@ -334,6 +335,25 @@ private struct HeadFields {
     }
 }
 
+/// The line of a field that has one value.
+private struct LoneLine {
+    private var count = 0
+    private var first = 0..<0
+
+    mutating func add(_ value: Range<Int>) {
+        if count == 0 { first = value }
+        count += 1
+    }
+
+    func value(_ bytes: Span<UInt8>) -> LoneField {
+        switch count {
+        case 0: .absent
+        case 1: .value([UInt8](copying: bytes.extracting(first)))
+        default: .repeated
+        }
+    }
+}
+
 /// The names of those fields.
 private enum HeadField {
     case host
@@ -345,6 +365,7 @@ private enum HeadField {
     case transferEncoding
     case forwardedFor
     case realIP
+    case cfConnectingIP
 
     /// Nil for any other.
     init?(_ name: Span<UInt8>) {
@@ -366,6 +387,8 @@ private enum HeadField {
             self = .forwardedFor
         } else if name.equalsIgnoringCase("x-real-ip") {
             self = .realIP
+        } else if name.equalsIgnoringCase("cf-connecting-ip") {
+            self = .cfConnectingIP
         } else {
             return nil
         }

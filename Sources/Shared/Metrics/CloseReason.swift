@@ -19,6 +19,8 @@ package enum CloseReason: UInt8, CounterLabel {
     case timeout
     /// No whole request in time.
     case requestTimeout
+    /// A trusted proxy sent no PROXY header, or a malformed one.
+    case proxyHeader
     case shutdown
     /// The relay changes to a version that can't go on with the connection.
     case restart
@@ -42,6 +44,7 @@ package enum CloseReason: UInt8, CounterLabel {
         case .idleRoom: "idle_room"
         case .timeout: "timeout"
         case .requestTimeout: "request_timeout"
+        case .proxyHeader: "proxy_header"
         case .shutdown: "shutdown"
         case .restart: "restart"
         case .socketError: "socket_error"

@@ -77,10 +77,13 @@ package enum ConnectionRefusal: UInt8, CounterLabel {
     case full
     /// The address has RELAY_MAX_CONNECTIONS_PER_IP.
     case addressFull
+    /// It comes from no trusted proxy, and RELAY_CLIENT_ADDRESS=proxy-protocol lets nobody else connect.
+    case noProxy
 
     package var label: StaticString {
         switch self {
         case .full: "full"
+        case .noProxy: "no_proxy"
         case .addressFull: "address_full"
         }
     }

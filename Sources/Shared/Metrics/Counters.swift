@@ -27,6 +27,11 @@ package enum Counter: Int, CaseIterable, Sendable {
     case bytesReceived
     case bytesSent
 
+    // Requests of a trusted proxy that count for the proxy, because its headers don't say whose they are
+    case clientAddressDisagreement
+    case clientAddressRepeated
+    case clientAddressMalformed
+
     // TLS handshakes
     case tlsHandshakeFull
     case tlsHandshakeResumed

@@ -141,6 +141,14 @@ extension Metrics {
         .counter(
             "relay_requests_refused_total", "HTTP requests refused, joins that failed among them.", .requestRefused),
         .counters(
+            "relay_client_address_conflicts_total",
+            "Requests that count for their trusted proxy, because its headers don't say whose they are, by reason.",
+            by: "reason",
+            [
+                "disagreement": .clientAddressDisagreement, "repeated": .clientAddressRepeated,
+                "malformed": .clientAddressMalformed,
+            ]),
+        .counters(
             "relay_tls_handshakes_total", "TLS handshakes completed, by whether a session was resumed.", by: "resumed",
             ["false": .tlsHandshakeFull, "true": .tlsHandshakeResumed]),
         .family(

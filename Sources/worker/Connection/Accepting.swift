@@ -26,11 +26,16 @@ extension Worker {
             let socket = Descriptor(owning: number)
             page.add(1, to: .accepted)
             guard let peer = Address(storage) else { continue }
+            guard mayConnect(peer) else {
+                refuseStranger(socket, peer)
+                continue
+            }
             guard memory.connections.take(max: configuration.connectionsMax) else {
                 refuse(socket)
                 continue
             }
             var connection = Connection(socket: socket, peer: peer, isSecure: tlsContext != nil, now: second)
+            if awaitsProxyHeaders { connection.phase = .proxyHeader }
             guard countAddress(&connection) else {
                 memory.connections.give()
                 refuseAddress(connection.socket, peer)

@@ -2,9 +2,9 @@
 // has never been on there is no ledger, and none of this does anything. Where a reload has turned it off, connections that are counted
 // are still given back; where one has turned it on, members of rooms are not counted that were there before.
 //
-// A connection is counted by its socket's peer, as soon as it is accepted. Only a trusted proxy's own is not: it stands
-// for many clients, and whose it is is known when its request is. So that one is counted when it joins, by the worker that owns the
-// room, at the address that the rate limit goes by; a proxy's questions to `/health` are never refused.
+// A connection is counted as soon as it is known whose it is (ClientNaming.swift): when it is accepted, by its socket's peer. Only a trusted
+// proxy's is not: it stands for many clients. With the PROXY protocol that one is counted when its header has named a client, else
+// when it joins, by the worker that owns the room; a proxy's questions to `/health` are never refused.
 
 import CLinux
 import Glibc
@@ -26,12 +26,9 @@ extension Worker {
     /// Counts a connection that came through a trusted proxy, once it is known whose it is.
     ///
     /// - Returns: false if the address has as many as it may.
-    mutating func countForwardedAddress(_ slot: UInt32, _ request: Request) -> Bool {
+    mutating func countClient(_ slot: UInt32) -> Bool {
         guard countsAddresses, connections[slot].addressToken == .none else { return true }
-        let client = clientAddress(
-            peer: connections[slot].peer, forwardedFor: request.forwardedFor, realIP: request.realIP,
-            trusted: configuration.trustedProxies)
-        connections[slot].addressToken = takeAddress(client)
+        connections[slot].addressToken = takeAddress(connections[slot].client)
         holdAddress(slot)
         return connections[slot].addressToken != .none
     }
@@ -44,13 +41,18 @@ extension Worker {
 
     /// A new connection's address has as many as it may: says so as far as one write does. The caller closes.
     mutating func refuseAddress(_ socket: borrowing Descriptor, _ peer: Address) {
-        page.count(.connectionRefusal(.addressFull))
+        addressRefused(peer)
         // TLS has nothing to say before its handshake.
         if tlsContext == nil, let refusal = JoinResult.addressFull.refusal {
             let answer = Response.error(refusal.status, refusal.text, extra: [("Retry-After", "1")])
             _ = unsafe send(socket.number, answer, answer.count, Int32(MSG_NOSIGNAL))
         }
-        logger.debug("connection refused", metadata: ["address": "\(peer)"])
+    }
+
+    /// Counts and logs that a connection is refused because its address has too many.
+    mutating func addressRefused(_ address: Address) {
+        page.count(.connectionRefusal(.addressFull))
+        logger.debug("connection refused", metadata: ["address": "\(address)"])
         if let suppressed = addressLogRate.admit(nowNanoseconds: now) {
             logger.warning(
                 "connection refused: its address has too many",

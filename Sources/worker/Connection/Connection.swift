@@ -3,10 +3,11 @@
 //
 // Phases:
 //
-//     (handshake ──▶) request ──▶ open ──▶ closing ──▶ lingering ──▶ gone
-//                        │  └────────────────▲
-//                        └▶ handingOver ──▶ departed (another worker has it) or closing with 503
+//     (proxyHeader ──▶) (handshake ──▶) request ──▶ open ──▶ closing ──▶ lingering ──▶ gone
+//                                          │  └────────────────▲
+//                                          └▶ handingOver ──▶ departed (another worker has it) or closing with 503
 //
+//     proxyHeader  with RELAY_CLIENT_ADDRESS=proxy-protocol only: the proxy's header has not come whole
 //     handshake    TLS only: libssl is at work (TLS/Handshaking.swift)
 //     request      reads request heads; answers `/` and `/health`; a `/ws` request leads to `open` or to `handingOver`
 //     handingOver  its room is another worker's, whose inbox is full, or is on its way here: nothing is read until the one takes it
@@ -21,6 +22,7 @@ import Shared
 
 struct Connection: ~Copyable, Timed {
     enum Phase: UInt8 {
+        case proxyHeader
         case handshake
         case request
         case handingOver
@@ -35,6 +37,11 @@ struct Connection: ~Copyable, Timed {
     let socket: Descriptor
     /// The socket's peer.
     let peer: Address
+    /// The address that limits and logs go by: the peer's own, unless a trusted proxy has named another, in its PROXY header or in the
+    /// head of the request that is being answered.
+    var client: Address
+    /// Whether `client` comes of a PROXY header, which holds for all requests: what a head says does not count.
+    var isAnnounced = false
     /// Second of the accept: a request must be whole `Limits.requestSeconds` later.
     let acceptedAt: UInt32
 
@@ -58,7 +65,7 @@ struct Connection: ~Copyable, Timed {
     var addressToken = AddressToken.none
 
     // Input
-    /// Request bytes in `request` and `handingOver`; payload of a control frame that came in parts in `open`.
+    /// Of the PROXY header in `proxyHeader`; request bytes in `request` and `handingOver`; payload of a control frame that came in parts in `open`.
     var input = ByteQueue()
     /// Bytes of `input` in which the end of the head has been searched in vain.
     var searched = 0
@@ -111,6 +118,7 @@ struct Connection: ~Copyable, Timed {
     init(socket: consuming Descriptor, peer: Address, isSecure: Bool, now: UInt32) {
         self.socket = socket
         self.peer = peer
+        client = peer
         acceptedAt = now
         self.isSecure = isSecure
         phase = isSecure ? .handshake : .request

@@ -14,7 +14,7 @@ extension Worker {
             return
         }
         switch connections[slot].phase {
-        case .handshake: doom(slot, .requestTimeout)
+        case .proxyHeader, .handshake: doom(slot, .requestTimeout)
         case .request: end(slot, .requestTimeout)
         case .handingOver: refuseHandover(slot)
         case .open: checkLiveness(slot)

@@ -11,6 +11,7 @@ extension Worker {
         guard connections[slot].interest.contains(.read), !connections[slot].isUnanswered else { return }
         if connections[slot].isSecure { return readSecure(slot) }
         guard connections[slot].isServed else { return }
+        if connections[slot].phase == .proxyHeader { return readProxyHeader(slot) }
         switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: readBytesMax(slot)) {
         case .bytes(let count):
             tally.bytesReceived += UInt64(count)
@@ -31,6 +32,7 @@ extension Worker {
         // This turn's events are from before the steps of those handshakes that have waited for one: they were read then.
         guard resumedHandshakes.isEmpty || !resumedHandshakes.contains(connections.id(slot)) else { return }
         switch connections[slot].phase {
+        case .proxyHeader: readProxyHeader(slot)
         case .handshake: readHandshake(slot)
         case .request, .open: readRecords(slot)
         case .closing, .lingering: discard(slot)
@@ -55,7 +57,7 @@ extension Worker {
             serveRequests(slot)
         case .open:
             takeFrames(slot, bytes)
-        case .handingOver, .handshake:
+        case .proxyHeader, .handingOver, .handshake:
             preconditionFailure("what comes in these phases is not taken here")
         case .closing, .lingering, .doomed, .departed:
             break
@@ -77,7 +79,7 @@ extension Worker {
         case .closing:
             // Its last bytes may still be taken: a half-closed client can read. It fires no more events for reading.
             setInterest(slot, [.write])
-        case .lingering, .handshake, .handingOver, .doomed, .departed:
+        case .lingering, .proxyHeader, .handshake, .handingOver, .doomed, .departed:
             doom(slot, .ended)
         }
     }

@@ -118,7 +118,7 @@ extension Worker {
             case .request where connections[slot].input.isEmpty && connections[slot].outbox.isEmpty:
                 // Kept open for a next request that has not begun.
                 end(slot, .ended)
-            case .handshake where handshakes[slot] == nil:
+            case .handshake where handshakes[slot] == nil, .proxyHeader:
                 // Has not said a word.
                 doom(slot, .ended)
             default:

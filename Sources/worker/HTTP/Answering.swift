@@ -57,7 +57,10 @@ extension Worker {
     /// - Returns: a room that must be flushed before the request is looked at again.
     private mutating func route(_ slot: UInt32, _ request: Request) -> UInt32? {
         // A request that was handed over has been counted by the worker that took it.
-        if connections[slot].hops == 0 { page.add(1, to: .requests) }
+        if connections[slot].hops == 0 {
+            page.add(1, to: .requests)
+            nameClient(slot, request)
+        }
         if request.path == "/ws" { return join(slot, request) }
         answerPage(slot, request)
         return nil

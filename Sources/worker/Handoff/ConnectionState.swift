@@ -4,7 +4,8 @@
 //     0       4      magic "RLYC"
 //     4       2      version of this format
 //     6       1      phase: 0 request: its bytes hold the whole request head and what came behind it, or, when the sender leaves
-//                    (Moving.swift), what has come of it; 2 handshake: TLS, and not a byte has been read
+//                    (Moving.swift), what has come of it; 1 proxyHeader: its bytes hold what has come of the PROXY header;
+//                    2 handshake: TLS, and not a byte of it has been read
 //     7       1      hops: how often the connection has been handed over to its room's owner, at most
 //                    Limits.handoffHopsMax
 //     8       8      where its address is counted (AddressToken); 0: nowhere
@@ -14,9 +15,11 @@
 //     40      4      o: count of output bytes
 //     44      4      s: count of session bytes; 0 for a connection without TLS
 //     48      8      when the handoff was wished for: CLOCK_MONOTONIC nanoseconds
-//     56      i      input, decrypted and not yet taken
-//     56+i    o      output, TLS records that the socket has not taken
-//     56+i+o  s      the TLS session (TLS/TLSSessionState.swift): keys, sequence numbers, records not yet decrypted
+//     56      16     the client's address that limits and logs go by, network order
+//     72      1      flags: 1 the address comes of a PROXY header, 2 speaks TLS, or will
+//     73      i      input, decrypted and not yet taken
+//     73+i    o      output, TLS records that the socket has not taken
+//     73+i+o  s      the TLS session (TLS/TLSSessionState.swift): keys, sequence numbers, records not yet decrypted
 //
 // Order of a handoff: the state is taken -> sent -> the sender stops watching the socket (a descriptor that is open elsewhere keeps
 // firing) and forgets the connection. Nothing is read or sealed in between, because the loop does not turn. On failure nothing was
@@ -33,6 +36,9 @@ enum ConnectionStateError: Error, Equatable {
     case unknownFormat
     case version(UInt16)
     case phase(UInt8)
+    case flags(UInt8)
+    /// It needs a handshake, and this worker has no certificate.
+    case withoutTLS
     case hops(UInt8)
     case inputTooLong(Int)
     case outputTooLong(Int)
@@ -43,9 +49,9 @@ enum ConnectionStateError: Error, Equatable {
 }
 
 enum ConnectionState {
-    static let version: UInt16 = 4
+    static let version: UInt16 = 5
     static let magic: UInt32 = 0x4359_4C52  // "RLYC", little-endian
-    static let headBytes = 56
+    static let headBytes = 73
 
     /// Writes a connection that is still a request down, but for its session, which its caller appends: `sessionBytes` of it.
     /// Room is made for all of it first, so that growing leaves no copy of a secret.
@@ -57,18 +63,32 @@ enum ConnectionState {
         message.reserve(headBytes + connection.input.count + connection.sealed.count + sessionBytes)
         append(magic, to: &message)
         append(version, to: &message)
-        message.append(connection.phase == .handshake ? 2 : 0)
+        message.append(phase(connection))
         message.append(connection.hops + (counts ? 1 : 0))
         append(connection.addressToken.bits, to: &message)
-        append(connection.peer.high.byteSwapped, to: &message)
-        append(connection.peer.low.byteSwapped, to: &message)
+        append(connection.peer, to: &message)
         append(connection.acceptedAt, to: &message)
         append(UInt32(connection.input.count), to: &message)
         append(UInt32(connection.sealed.count), to: &message)
         append(UInt32(sessionBytes), to: &message)
         append(connection.handoffAt, to: &message)
+        append(connection.client, to: &message)
+        message.append((connection.isAnnounced ? 1 : 0) | (connection.isSecure ? 2 : 0))
         unsafe message.append(connection.input.unsafeBytes)
         unsafe message.append(connection.sealed.unsafeBytes)
+    }
+
+    private static func phase(_ connection: borrowing Connection) -> UInt8 {
+        switch connection.phase {
+        case .proxyHeader: 1
+        case .handshake: 2
+        default: 0
+        }
+    }
+
+    private static func append(_ address: Address, to message: inout ByteQueue) {
+        append(address.high.byteSwapped, to: &message)
+        append(address.low.byteSwapped, to: &message)
     }
 
     private static func append(_ value: some FixedWidthInteger, to message: inout ByteQueue) {
@@ -90,7 +110,7 @@ enum ConnectionState {
         let version = load(bytes, 4, as: UInt16.self)
         guard version == Self.version else { throw .version(version) }
         let phase = bytes.byte(6)
-        guard phase == 0 || phase == 2 else { throw .phase(phase) }
+        guard phase <= 2 else { throw .phase(phase) }
         guard bytes.byte(7) <= Limits.handoffHopsMax else { throw .hops(bytes.byte(7)) }
         let input = Int(load(bytes, 36, as: UInt32.self))
         guard input <= Limits.handoffInputBytesMax else { throw .inputTooLong(input) }
@@ -98,23 +118,37 @@ enum ConnectionState {
         guard output <= Limits.handoffOutputBytesMax else { throw .outputTooLong(output) }
         let session = Int(load(bytes, 44, as: UInt32.self))
         guard output == 0 || session > 0 else { throw .outputWithoutSession }
-        guard phase == 0 || (input == 0 && session == 0) else { throw .phase(phase) }
+        let flags = bytes.byte(72)
+        guard flags < 4 else { throw .flags(flags) }
+        let isSecure = flags & 2 != 0
+        switch phase {
+        // Over TLS a request needs its session, and nothing else has one.
+        case 0: guard isSecure == (session > 0) else { throw .flags(flags) }
+        case 1: guard session == 0, input < Limits.proxyHeaderBytesMax else { throw .phase(phase) }
+        default: guard session == 0, input == 0, isSecure else { throw .phase(phase) }
+        }
         // Three 32-bit counts: no sum of them overflows.
         let total = headBytes + input + output + session
         guard bytes.byteCount >= total else { throw .truncated }
         guard bytes.byteCount == total else { throw .trailing(bytes.byteCount - total) }
-        let peer = Address(
-            high: load(bytes, 16, as: UInt64.self).byteSwapped, low: load(bytes, 24, as: UInt64.self).byteSwapped)
         var connection = Connection(
-            socket: socket, peer: peer, isSecure: session > 0 || phase == 2,
+            socket: socket, peer: address(bytes, 16), isSecure: isSecure,
             now: min(now, load(bytes, 32, as: UInt32.self)))
-        connection.phase = phase == 2 ? .handshake : .request
+        connection.phase = [.request, .proxyHeader, .handshake][Int(phase)]
+        connection.client = address(bytes, 56)
+        connection.isAnnounced = flags & 1 != 0
         connection.hops = bytes.byte(7)
         connection.addressToken = AddressToken(inMessage: bytes)
         connection.handoffAt = load(bytes, 48, as: UInt64.self)
         connection.input.append(bytes.extracting(headBytes..<(headBytes + input)))
         connection.sealed.append(bytes.extracting((headBytes + input)..<(headBytes + input + output)))
         return Decoded(connection: connection, session: (total - session)..<total)
+    }
+
+    private static func address(_ bytes: RawSpan, _ offset: Int) -> Address {
+        Address(
+            high: load(bytes, offset, as: UInt64.self).byteSwapped,
+            low: load(bytes, offset + 8, as: UInt64.self).byteSwapped)
     }
 
     private static func load<Value: FixedWidthInteger>(_ bytes: RawSpan, _ offset: Int, as: Value.Type) -> Value {

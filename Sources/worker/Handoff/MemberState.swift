@@ -7,8 +7,9 @@
 //     2      0
 //     8      where its address is counted (AddressToken); 0: nowhere
 //     16     the socket's peer, as two u64
+//     16     the client's address that limits and logs go by, as two u64
 //     4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
-//     1      flags: 1 has said data, 2 speaks TLS, 4 the queues are in the file
+//     1      flags: 1 has said data, 2 speaks TLS, 4 the queues are in the file, 8 the address comes of a PROXY header
 //     4, 4   ping due, heard at: CLOCK_MONOTONIC seconds
 //     ...    room, host key, peer id: a u32 count and the bytes each
 //     38     the frame state (WebSocket/FrameReader.swift)
@@ -44,7 +45,7 @@ struct Member: ~Copyable {
 }
 
 enum MemberState {
-    static let version: UInt16 = 2
+    static let version: UInt16 = 3
     static let magic: UInt32 = 0x4D59_4C52  // "RLYM", little-endian
 
     /// Bytes of a connection's queues.
@@ -108,8 +109,13 @@ enum MemberState {
         writer.write(connection.addressToken.bits)
         writer.write(connection.peer.high)
         writer.write(connection.peer.low)
+        writer.write(connection.client.high)
+        writer.write(connection.client.low)
         writer.write(connection.acceptedAt)
-        writer.write(UInt8((connection.hasSaidData ? 1 : 0) | (connection.isSecure ? 2 : 0) | (isInFile ? 4 : 0)))
+        writer.write(
+            UInt8(
+                (connection.hasSaidData ? 1 : 0) | (connection.isSecure ? 2 : 0) | (isInFile ? 4 : 0)
+                    | (connection.isAnnounced ? 8 : 0)))
         writer.write(connection.pingDue)
         writer.write(connection.heardAt)
         writer.write(room.id)
@@ -132,6 +138,7 @@ enum MemberState {
     private struct Head {
         var addressToken: AddressToken
         var peer: Address
+        var client: Address
         var acceptedAt: UInt32
         var flags: UInt8
         var pingDue: UInt32
@@ -157,9 +164,10 @@ enum MemberState {
             guard try reader.read(UInt16.self) == 0 else { throw .invalid(field: "format") }
             addressToken = AddressToken(bits: try reader.read())
             peer = Address(high: try reader.read(), low: try reader.read())
+            client = Address(high: try reader.read(), low: try reader.read())
             acceptedAt = try reader.read()
             flags = try reader.read()
-            guard flags < 8 else { throw .invalid(field: "flags") }
+            guard flags < 16 else { throw .invalid(field: "flags") }
             pingDue = try reader.read()
             heardAt = try reader.read()
             room = try reader.readBytes(max: Limits.roomIDBytesMax, field: "room")
@@ -207,6 +215,8 @@ enum MemberState {
         var connection = Connection(
             socket: socket, peer: head.peer, isSecure: head.sessionBytes > 0, now: min(now, head.acceptedAt))
         connection.phase = .open
+        connection.client = head.client
+        connection.isAnnounced = head.flags & 8 != 0
         connection.addressToken = head.addressToken
         connection.hasSaidData = head.flags & 1 != 0
         connection.pingDue = min(now + UInt32(Limits.pingSecondsRange.upperBound), head.pingDue)

@@ -111,7 +111,7 @@ extension Worker {
                 guard connections[slot].outbox.isEmpty,
                     connections[slot].sealed.count <= Limits.handoffOutputBytesMax
                 else { continue }
-            case .handshake where handshakes[slot] == nil: break
+            case .handshake where handshakes[slot] == nil, .proxyHeader: break
             default: continue
             }
             // One that waits with its request goes with it.

@@ -84,7 +84,7 @@ extension Worker {
             if !decoded.session.isEmpty {
                 decoded.connection.session = try unsafe takeSession(bytes, decoded.session)
             }
-            if decoded.connection.phase == .handshake && tlsContext == nil { throw .phase(2) }
+            if decoded.connection.isSecure && decoded.session.isEmpty && tlsContext == nil { throw .withoutTLS }
             page.add(1, to: .handoffReceived)
             // One that comes as it is, from a worker that leaves, was not wished for here.
             if decoded.connection.handoffAt != 0 {

@@ -45,7 +45,7 @@ extension Worker {
     ///   looked at again. Nil if the request is done with.
     mutating func join(_ slot: UInt32, _ request: Request) -> UInt32? {
         do throws(JoinRefusal) {
-            if connections[slot].hops == 0 { try limitJoins(slot, request) }
+            if connections[slot].hops == 0 { try limitJoins(slot) }
             let join = try check(request)
             guard drainDeadline == nil else { throw JoinRefusal(.shuttingDown) }
             let owner = placement.owner(of: join.room)
@@ -62,7 +62,7 @@ extension Worker {
                 connections[slot].hops = max(1, connections[slot].hops)
                 return room
             }
-            guard countForwardedAddress(slot, request) else { throw JoinRefusal(.addressFull) }
+            guard countClient(slot) else { throw JoinRefusal(.addressFull) }
             try admit(slot, join)
         } catch {
             refuse(slot, error, request: request)
@@ -73,18 +73,20 @@ extension Worker {
     /// Refuses a join and lets the connection end with it.
     mutating func refuse(_ slot: UInt32, _ refusal: JoinRefusal, request: Request?) {
         page.count(.join(refusal.result))
-        logger.debug("join refused", metadata: ["reason": "\(refusal.result)", "answer": "\(refusal.answer.text)"])
+        logger.debug(
+            "join refused",
+            metadata: [
+                "reason": "\(refusal.result)", "answer": "\(refusal.answer.text)",
+                "address": "\(connections[slot].client)",
+            ])
         refuse(slot, refusal.answer, request: request, retryAfter: refusal.retryAfter)
     }
 
-    private func limitJoins(_ slot: UInt32, _ request: Request) throws(JoinRefusal) {
+    private func limitJoins(_ slot: UInt32) throws(JoinRefusal) {
         let rate = configuration.joinsPerSecondPerAddress
         guard rate > 0 else { return }
-        let address = clientAddress(
-            peer: connections[slot].peer, forwardedFor: request.forwardedFor, realIP: request.realIP,
-            trusted: configuration.trustedProxies)
         if let wait = memory.admitJoin(
-            key: address.limiterKey, rate: rate, burst: rate * Limits.joinBurstFactor, now: now)
+            key: connections[slot].client.limiterKey, rate: rate, burst: rate * Limits.joinBurstFactor, now: now)
         {
             let seconds = (wait + 999_999_999) / 1_000_000_000
             throw JoinRefusal(.rateLimited, retryAfter: max(1, seconds))

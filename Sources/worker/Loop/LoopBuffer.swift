@@ -36,9 +36,29 @@ struct LoopBuffer {
 
     /// Reads at most `bytesMax` bytes into the buffer, behind its first `kept` ones. The corresponding C function is recv(2).
     func receive(from socket: Int32, behind kept: Int = 0, bytesMax: Int = Limits.receiveBytesMax) -> Received {
+        receive(from: socket, behind: kept, bytesMax: bytesMax, flags: 0)
+    }
+
+    /// Looks at what has come, at most `bytesMax` bytes of it, and leaves it in the socket. The corresponding C function is recv(2).
+    func peek(from socket: Int32, bytesMax: Int) -> Received {
+        receive(from: socket, behind: 0, bytesMax: bytesMax, flags: Int32(MSG_PEEK))
+    }
+
+    /// Takes so many bytes out of the socket that a `peek` has shown.
+    ///
+    /// - Returns: false if the connection is broken.
+    func discard(from socket: Int32, count: Int) -> Bool {
+        guard count > 0 else { return true }
+        // Nobody else reads the socket, so what was there is there.
+        guard case .bytes(count) = receive(from: socket, bytesMax: count) else { return false }
+        return true
+    }
+
+    @inline(__always)
+    private func receive(from socket: Int32, behind kept: Int, bytesMax: Int, flags: Int32) -> Received {
         precondition(bytesMax > 0 && kept + bytesMax <= capacity, "a read fits behind what was kept")
         while true {
-            let result = unsafe recv(socket, base + kept, bytesMax, 0)
+            let result = unsafe recv(socket, base + kept, bytesMax, flags)
             if result > 0 { return .bytes(result) }
             if result == 0 { return .end }
             switch errno {

@@ -111,6 +111,7 @@ struct Worker: ~Copyable {
     var arrivingRooms = 0
     var acceptLogRate = LogRate(perSecond: 1, burst: 5)
     var addressLogRate = LogRate(perSecond: 1, burst: 5)
+    var clientNamingLog = ClientNamingLog()
     var handoffLogRate = LogRate(perSecond: 1, burst: 5)
     var memoryLogRate = LogRate(perSecond: 1, burst: 5)
     var tlsLogRate = LogRate(perSecond: 1, burst: 5)

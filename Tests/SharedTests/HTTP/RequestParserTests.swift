@@ -92,12 +92,29 @@ let handshake = get(
         #expect(request.query == Array("x=%20+&y".utf8))
         #expect(!request.isHTTP10 && !request.hasBody && request.keepAlive)
         #expect(request.forwardedFor == Array("192.0.2.1,192.0.2.2".utf8))
-        #expect(request.realIP == Array("::1".utf8))
+        #expect(request.realIP == .value(Array("::1".utf8)))
         let plain = try head("HEAD /health HTTP/1.0\r\n\r\n")
         #expect(plain.method == .head && plain.isHTTP10 && !plain.keepAlive)
-        #expect(plain.forwardedFor == nil && plain.realIP == nil && plain.query.isEmpty)
+        #expect(plain.forwardedFor == nil && plain.query.isEmpty)
+        #expect([plain.realIP, plain.cfConnectingIP] == [.absent, .absent])
         #expect(try head("PATCH / HTTP/1.1\r\nHost:\r\n\r\n").method == .other("PATCH"))
-        #expect(try head(get("/", "X-Real-IP: 1.1.1.1", "X-Real-IP: 2.2.2.2")).realIP == Array("2.2.2.2".utf8))
+    }
+
+    @Test(arguments: ["X-Real-IP", "cf-connecting-ip"])
+    func `say what a field with one value holds, and whether it stands there more than once`(name: String) throws {
+        func field(_ lines: String...) throws -> LoneField {
+            let request = try head(get("/", lines.joined(separator: "\r\n")))
+            return switch name {
+            case "X-Real-IP": request.realIP
+            default: request.cfConnectingIP
+            }
+        }
+        #expect(try field("A: b") == .absent)
+        #expect(try field("\(name):\t1.1.1.1 ") == .value(Array("1.1.1.1".utf8)))
+        #expect(try field("\(name):") == .value([]))
+        for second in ["2.2.2.2", "1.1.1.1", ""] {
+            #expect(try field("\(name): 1.1.1.1", "A: b", "\(name): \(second)") == .repeated)
+        }
     }
 
     /// A proxy's rule for "/ws" sees what the relay sees.

@@ -50,8 +50,13 @@ final class TLSClient: ByteClient {
     /// The end of the handshake where it was not sent yet.
     let flight: [UInt8]
 
-    /// - Parameter sendsFlight: whether the client's last records of the handshake are sent, or left in `flight`.
-    init(_ port: Int, _ context: NIOSSLContext, receiveBuffer: Int32? = nil, sendsFlight: Bool = true) async throws {
+    /// - Parameters:
+    ///   - prefix: what is sent with the ClientHello, in front of it.
+    ///   - sendsFlight: whether the client's last records of the handshake are sent, or left in `flight`.
+    init(
+        _ port: Int, _ context: NIOSSLContext, prefix: [UInt8] = [], receiveBuffer: Int32? = nil,
+        sendsFlight: Bool = true
+    ) async throws {
         socket = try await RawClient(port, receiveBuffer: receiveBuffer)
         let (inbox, socket) = (inbox, socket)
         let channel = try await NIOAsyncTestingChannel { channel in
@@ -60,6 +65,7 @@ final class TLSClient: ByteClient {
         }
         self.channel = channel
         try await channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: port)).get()
+        if !prefix.isEmpty { try await socket.send(prefix + Self.output(channel)) }
         flight = try await awaited("a TLS handshake; \(inbox.state.withLock { $0.errors })") {
             socket.take()
             let bytes = socket.received

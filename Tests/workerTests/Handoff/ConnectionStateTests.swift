@@ -14,6 +14,9 @@ private struct Decoded: Equatable {
     /// The session's bytes, as they are.
     var session: [UInt8] = []
     var token = AddressToken.none
+    /// Nil where it is the peer.
+    var client: Address?
+    var isAnnounced = false
 }
 
 @Suite struct `Connections on their way to another worker` {
@@ -23,14 +26,17 @@ private struct Decoded: Equatable {
         _ = close(far)
         let decoded = try ConnectionState.decode(bytes.span.bytes, socket: Descriptor(owning: near), now: now)
         #expect(decoded.connection.socket.number == near)
-        #expect(decoded.connection.phase == .request)
+        let phase = decoded.connection.phase
+        #expect(phase == (bytes[6] == 1 ? .proxyHeader : .request))
         #expect(decoded.connection.room == Room.none)
         #expect(decoded.connection.session == Connection.noSession)
-        #expect(decoded.connection.isSecure == !decoded.session.isEmpty)
+        #expect(decoded.connection.isSecure == (bytes[72] & 2 != 0))
         return Decoded(
             peer: decoded.connection.peer, acceptedAt: decoded.connection.acceptedAt, hops: decoded.connection.hops,
             input: decoded.connection.input.array, output: decoded.connection.sealed.array,
-            session: Array(bytes[decoded.session]), token: decoded.connection.addressToken)
+            session: Array(bytes[decoded.session]), token: decoded.connection.addressToken,
+            client: decoded.connection.client == decoded.connection.peer ? nil : decoded.connection.client,
+            isAnnounced: decoded.connection.isAnnounced)
     }
 
     private func error(_ bytes: [UInt8]) -> ConnectionStateError? {
@@ -44,7 +50,7 @@ private struct Decoded: Equatable {
 
     private func encode(
         _ peer: Address, acceptedAt: UInt32 = 1, hops: UInt8 = 0, input: [UInt8] = [], output: [UInt8] = [],
-        session: [UInt8] = [], token: AddressToken = .none
+        session: [UInt8] = [], token: AddressToken = .none, client: Address? = nil, isAnnounced: Bool = false
     ) throws -> [UInt8] {
         let (near, far) = try StreamPair().split()
         _ = close(far)
@@ -54,6 +60,8 @@ private struct Decoded: Equatable {
         connection.hops = hops
         connection.handoffAt = 0x0807_0605_0403_0201
         connection.addressToken = token
+        connection.client = client ?? peer
+        connection.isAnnounced = isAnnounced
         connection.input.append(input)
         connection.sealed.append(output)
         var message = ByteQueue()
@@ -66,17 +74,18 @@ private struct Decoded: Equatable {
 
     /// A message by its byte map.
     private func message(
-        magic: String = "RLYC", version: UInt16 = 4, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
+        magic: String = "RLYC", version: UInt16 = 5, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
         input: [UInt8] = Array("GET /".utf8), output: [UInt8] = [], outputCount: Int? = nil, session: [UInt8] = [],
-        sessionCount: Int? = nil, token: UInt64 = 0
+        sessionCount: Int? = nil, token: UInt64 = 0, client: [UInt8]? = nil, flags: UInt8? = nil
     ) -> [UInt8] {
         let peer: [UInt8] = [0x20, 0x01, 0x0D, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x42]
+        let tail = (client ?? peer) + [flags ?? (session.isEmpty ? 0 : 2)]
         let counts = [count ?? input.count, outputCount ?? output.count, sessionCount ?? session.count]
         let head = Array(magic.utf8) + [UInt8(version & 0xFF), UInt8(version >> 8), phase, hops]
         let accepted: [UInt8] = [0x78, 0x56, 0x34, 0x12]
         let place = (0..<8).map { UInt8(token >> (8 * $0) & 0xFF) }
         let words = counts.flatMap { count in (0..<4).map { UInt8(count >> (8 * $0) & 0xFF) } }
-        return head + place + peer + accepted + words + (1...8) + input + output + session
+        return head + place + peer + accepted + words + (1...8) + tail + input + output + session
     }
 
     @Test func `are written by the byte map`() throws {
@@ -131,7 +140,7 @@ private struct Decoded: Equatable {
         connection.handoffAt = 0x0807_0605_0403_0201
         var state = ByteQueue()
         ConnectionState.encode(connection, sessionBytes: 0, counts: false, into: &state)
-        #expect(state.array == message(phase: 2, hops: 0, input: []))
+        #expect(state.array == message(phase: 2, hops: 0, input: [], flags: 2))
         let (socket, other) = try StreamPair().split()
         _ = close(other)
         let decoded = try ConnectionState.decode(
@@ -141,6 +150,47 @@ private struct Decoded: Equatable {
         let hops = decoded.connection.hops
         #expect(hops == 0)
         #expect(error(message(phase: 2, input: [], output: [1], session: [1])) == .phase(2))
+    }
+
+    @Test func `bring the address that limits and logs go by, and who said it`() throws {
+        let peer = try #require(Address("2001:db8::42"))
+        let client = try #require(Address("192.0.2.7"))
+        let input = Array("GET /".utf8)
+        let bytes = [UInt8](repeating: 0, count: 10) + [0xFF, 0xFF, 192, 0, 2, 7]
+        for isAnnounced in [false, true] {
+            let state = try encode(
+                peer, acceptedAt: 0x1234_5678, input: input, client: client, isAnnounced: isAnnounced)
+            #expect(state == message(client: bytes, flags: isAnnounced ? 1 : 0))
+            let decoded = try decode(state)
+            #expect(decoded.client == client && decoded.isAnnounced == isAnnounced && decoded.peer == peer)
+        }
+        #expect(try decode(message(session: [1], flags: 3)).isAnnounced)
+        for flags in [4, 128, 255] as [UInt8] { #expect(error(message(flags: flags)) == .flags(flags)) }
+        // TLS needs its session, and nothing else has one.
+        #expect(error(message(flags: 2)) == .flags(2))
+        #expect(error(message(session: [1], flags: 1)) == .flags(1))
+        #expect(error(message(phase: 2, input: [], flags: 0)) == .phase(2))
+    }
+
+    @Test func `whose PROXY header has not come whole bring what has come of it`() throws {
+        for (isSecure, input) in [(false, []), (true, Array("PROXY TCP4 1".utf8))] as [(Bool, [UInt8])] {
+            let (near, far) = try StreamPair().split()
+            _ = close(far)
+            var connection = Connection(
+                socket: Descriptor(owning: near), peer: try #require(Address("2001:db8::42")), isSecure: isSecure,
+                now: 0x1234_5678)
+            connection.phase = .proxyHeader
+            connection.handoffAt = 0x0807_0605_0403_0201
+            connection.input.append(input)
+            var state = ByteQueue()
+            ConnectionState.encode(connection, sessionBytes: 0, counts: false, into: &state)
+            #expect(state.array == message(phase: 1, hops: 0, input: input, flags: isSecure ? 2 : 0))
+            #expect(try decode(state.array).input == input)
+        }
+        let max = Limits.proxyHeaderBytesMax
+        #expect(error(message(phase: 1, input: [UInt8](repeating: 1, count: max - 1))) == nil)
+        #expect(error(message(phase: 1, input: [UInt8](repeating: 1, count: max))) == .phase(1))
+        #expect(error(message(phase: 1, session: [1])) == .phase(1))
     }
 
     @Test func `tell when they were to leave`() throws {
@@ -194,12 +244,12 @@ private struct Decoded: Equatable {
     @Test func `are refused in any other form`() {
         #expect(error(message(magic: "RLYD")) == .unknownFormat)
         #expect(error(message(magic: "CYLR")) == .unknownFormat)
-        #expect(error([UInt8](repeating: 0, count: 56)) == .unknownFormat)
-        for version in [0, 1, 3, 5, 0x0100, 0xFFFF] as [UInt16] {
+        #expect(error([UInt8](repeating: 0, count: 73)) == .unknownFormat)
+        for version in [0, 1, 3, 4, 6, 0x0100, 0xFFFF] as [UInt16] {
             #expect(error(message(version: version)) == .version(version))
         }
         // 2 is TLS that has said nothing: so there is nothing.
-        for phase in [1, 2, 3, 255] as [UInt8] { #expect(error(message(phase: phase)) == .phase(phase)) }
+        for phase in [2, 3, 255] as [UInt8] { #expect(error(message(phase: phase)) == .phase(phase)) }
     }
 
     @Test func `bring as much input as a head and a read are, and not a byte more`() throws {
@@ -250,7 +300,7 @@ private struct Decoded: Equatable {
                 // What is taken is what was sent: every byte of it has a meaning.
                 let decoded = try decode(bytes)
                 #expect(
-                    decoded.input + decoded.output + decoded.session == Array(bytes[56...]),
+                    decoded.input + decoded.output + decoded.session == Array(bytes[73...]),
                     "seed \(seed), round \(round)")
                 #expect(decoded.hops == bytes[7], "seed \(seed), round \(round)")
             } catch {

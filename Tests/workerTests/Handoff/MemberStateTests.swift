@@ -42,6 +42,9 @@ private func feed(_ bytes: some Collection<UInt8>, _ connection: inout Connectio
 /// What a decoded member is, without its socket.
 private struct Decoded: Equatable {
     var peer: Address
+    /// Nil where it is the peer.
+    var client: Address?
+    var isAnnounced = false
     var acceptedAt: UInt32 = 9
     var hasSaidData = false
     var pingDue: UInt32 = 20
@@ -102,7 +105,9 @@ private struct Decoded: Equatable {
         let (isSecure, isBlocked) = (member.connection.isSecure, member.connection.outbox.isBlocked)
         #expect(isSecure == !member.session.isEmpty && !isBlocked)
         return Decoded(
-            peer: member.connection.peer, acceptedAt: member.connection.acceptedAt,
+            peer: member.connection.peer,
+            client: member.connection.client == member.connection.peer ? nil : member.connection.client,
+            isAnnounced: member.connection.isAnnounced, acceptedAt: member.connection.acceptedAt,
             hasSaidData: member.connection.hasSaidData, pingDue: member.connection.pingDue,
             heardAt: member.connection.heardAt, room: member.room, hostKey: member.hostKey,
             peerID: member.connection.peerID, input: member.connection.input.array,
@@ -126,9 +131,11 @@ private struct Decoded: Equatable {
     /// A message by its byte map.
     private struct Parts {
         var magic = "RLYM"
-        var version: UInt16 = 2
+        var version: UInt16 = 3
         var padding = 0
         var token = [UInt8](repeating: 0, count: 8)
+        /// Nil where it is the peer.
+        var client: [UInt8]?
         var accepted: UInt32 = 9
         var flags: UInt8 = 0
         var pingDue: UInt32 = 20
@@ -151,7 +158,8 @@ private struct Decoded: Equatable {
         var bytes: [UInt8] {
             var bytes = Array(magic.utf8) + [UInt8(version & 0xFF), UInt8(version >> 8)]
             bytes += [UInt8(padding), 0] + token
-            bytes += [0, 0, 0, 0, 0xB8, 0x0D, 0x01, 0x20, 0x42, 0, 0, 0, 0, 0, 0, 0]
+            let peer: [UInt8] = [0, 0, 0, 0, 0xB8, 0x0D, 0x01, 0x20, 0x42, 0, 0, 0, 0, 0, 0, 0]
+            bytes += peer + (client ?? peer)
             bytes += Self.word(Int(accepted)) + [flags] + Self.word(Int(pingDue)) + Self.word(Int(unanswered))
             for part in [room, hostKey, peerID] { bytes += Self.word(part.count) + part }
             bytes += frames + [lane] + Self.word(cut)
@@ -190,6 +198,8 @@ private struct Decoded: Equatable {
         var full = try connection(isSecure: true)
         full.hasSaidData = true
         full.heardAt = 0x0403_0201
+        full.client = Address(ipv4: 0xC000_0207)
+        full.isAnnounced = true
         full.peerID = Array("peer".utf8)
         var events: [Event] = []
         let fragment = Frame(isFinal: false, opcode: Frame.binary, payload: [7, 8, 9]).masked(key)
@@ -200,7 +210,8 @@ private struct Decoded: Equatable {
         full.outbox.appendData(([0x82, 2, 5, 6] as [UInt8]).span.bytes, sent: 3)
         let encoded = try encode(full, room: Array("room".utf8), session: [1, 2, 3])
         var parts = Parts()
-        (parts.flags, parts.unanswered, parts.room) = (3, 0x0403_0201, Array("room".utf8))
+        parts.client = [0, 0, 0, 0, 0, 0, 0, 0, 7, 2, 0, 192, 0xFF, 0xFF, 0, 0]
+        (parts.flags, parts.unanswered, parts.room) = (11, 0x0403_0201, Array("room".utf8))
         parts.peerID = Array("peer".utf8)
         // Two bytes are taken: the key has turned by two.
         parts.frames[15...20] = [2, 6, 0x33, 0x44, 0x11, 0x22]
@@ -364,10 +375,10 @@ private struct Decoded: Equatable {
 
     @Test func `are refused in any other form`() {
         for magic in ["RLYC", "RLYR", "MYLR"] { #expect(error { $0.magic = magic } == field("format")) }
-        for version in [0, 1, 3, 0x0100] as [UInt16] { #expect(error { $0.version = version } == field("version")) }
+        for version in [0, 1, 2, 4, 0x0100] as [UInt16] { #expect(error { $0.version = version } == field("version")) }
         #expect(error { $0.padding = 1 } == field("format"))
         #expect(error { $0.token = [1, 2, 3, 4, 5, 6, 7, 8] } == nil)
-        for flags in [8, 16, 128, 255] as [UInt8] { #expect(error { $0.flags = flags } == field("flags")) }
+        for flags in [16, 32, 128, 255] as [UInt8] { #expect(error { $0.flags = flags } == field("flags")) }
     }
 
     @Test func `have names within their limits`() {
