@@ -43,6 +43,8 @@ package struct Configuration: Sendable, Equatable {
     package var trustedProxies = [AddressRange("127.0.0.0/8"), AddressRange("::1")].compactMap(\.self)
     /// RELAY_CLIENT_ADDRESS: how they name the client.
     package var clientAddress = ClientAddressSource.auto
+    /// RELAY_METRICS_HOSTS: names that RELAY_METRICS_ADDR answers to, beside addresses and localhost.
+    package var metricsHosts: [HostName] = []
     /// RELAY_MAX_BACKLOG: data waiting for one slow client.
     package var backlogBytesMax = 8 << 20
     /// RELAY_MAX_CONNECTIONS: over the whole relay.
@@ -115,6 +117,11 @@ extension Configuration {
                 "addresses or CIDR ranges (with no bit set beyond the prefix)", none: "to trust nobody",
                 max: Limits.trustedProxiesMax, of: .addressRange)),
         Setting("RELAY_CLIENT_ADDRESS", \.clientAddress, .choice),
+        Setting(
+            "RELAY_METRICS_HOSTS", \.metricsHosts,
+            .list(
+                "host names, without ports", none: "to answer to IP addresses and localhost alone",
+                max: Limits.metricsHostsMax, of: .hostName)),
         Setting("RELAY_MAX_BACKLOG", \.backlogBytesMax, .bytes(Limits.backlogBytesRange)),
         // As many as the descriptors suffice for.
         Setting(

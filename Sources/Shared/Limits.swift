@@ -189,6 +189,8 @@ package enum Limits {
     package static let proxyBlockBytesMax = 4096
     /// A header of either version.
     package static let proxyHeaderBytesMax = 16 + proxyBlockBytesMax
+    /// A host name: what DNS carries (RFC 1035, 2.3.4), as text.
+    package static let hostNameBytesMax = 253
 
     // MARK: - Change of generations
 
@@ -352,10 +354,10 @@ package enum Limits {
 
     // MARK: - Control channel
 
-    /// One message of the control channel. The longest are a launch, with a configuration of `trustedProxiesMax` ranges,
-    /// and a list of host keys.
+    /// One message of the control channel. The longest are a launch, with a configuration whose lists are full, and a list of host
+    /// keys.
     /// Must fit the socket buffer of the channel.
-    package static let controlMessageBytesMax = 16_384
+    package static let controlMessageBytesMax = 32_768
     /// Host keys in one message: the longest fit.
     package static let hostKeysPerMessageMax = 48
     /// How long a worker waits for more before it tells the supervisor of rooms that have opened or closed. In a storm of joins tens of
@@ -397,6 +399,8 @@ package enum Limits {
     package static let shutdownGraceSecondsRange = 0...3600
     /// Ranges in RELAY_TRUSTED_PROXIES: each join is compared with all of them.
     package static let trustedProxiesMax = 256
+    /// Names in RELAY_METRICS_HOSTS.
+    package static let metricsHostsMax = 16
     /// The value of one RELAY_ variable: more than any valid one needs (a range is 44 bytes with its comma).
     package static let environmentValueBytesMax = 12_288
     /// A file given with --env-file: every variable with its longest value would be more, but nobody needs all of them.
@@ -426,9 +430,14 @@ package enum Limits {
                 "as many trusted proxies as allowed fit an environment value"
             ),
             (
-                trustedProxiesMax * AddressRange.encodedBytes + 2 * pathBytesMax + 4 * workersMax + 512
+                trustedProxiesMax * AddressRange.encodedBytes + metricsHostsMax * (hostNameBytesMax + 4) + 2
+                    * pathBytesMax + 4 * workersMax + 1024
                     <= controlMessageBytesMax,
                 "a launch fits its message"
+            ),
+            (
+                metricsHostsMax * (hostNameBytesMax + 1) <= environmentValueBytesMax,
+                "as many host names as allowed fit an environment value"
             ),
             (
                 proxyLineBytesMax < proxyHeaderBytesMax && proxyHeaderBytesMax <= handoffInputBytesMax

@@ -297,6 +297,22 @@ extension SettingKind where Value == AddressRange {
     }
 }
 
+// MARK: - Names in URLs
+
+extension SettingKind where Value == HostName {
+    /// A host name. As bytes a text.
+    static var hostName: SettingKind {
+        SettingKind(
+            allowed: "a host name", parse: { HostName($0) }, text: { "\($0)" }, encode: { $1.write($0.description) },
+            decode: { (reader, name) throws(ByteCodingError) in
+                guard let host = HostName(try reader.readText(max: Limits.hostNameBytesMax, field: name)) else {
+                    throw .invalid(field: name)
+                }
+                return host
+            })
+    }
+}
+
 extension Address {
     fileprivate func encode(into writer: inout ByteWriter) {
         writer.write(high)

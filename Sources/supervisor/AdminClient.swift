@@ -53,7 +53,7 @@ enum AdminClient {
             socket = found
         case .relay(nil): socket = try connectToTheRelay()
         }
-        let request = "\(method) \(path) HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n"
+        let request = "\(method) \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         try send(Array(request.utf8), to: socket, deadline)
         let bytes = try receive(from: socket, deadline)
         return bytes.isEmpty ? nil : try parse(bytes)

@@ -57,6 +57,7 @@ private let numbers: [NumberCase] = [
         for number in numbers { #expect(configuration[keyPath: number.path] == number.standard, "\(number.name)") }
         #expect(configuration.trustedProxies.map(\.description) == ["127.0.0.0/8", "::1"])
         #expect(configuration.clientAddress == .auto)
+        #expect(configuration.metricsHosts.isEmpty)
         #expect(configuration.logLevel == .info)
         #expect(configuration.logFormat == .text)
         Limits.check(configuration)
@@ -171,6 +172,14 @@ private let numbers: [NumberCase] = [
         if source == .proxyProtocol {
             #expect(untrusting.problems.map(\.variable) == ["RELAY_CLIENT_ADDRESS"])
             #expect(untrusting.problems.first?.allowed.contains("RELAY_TRUSTED_PROXIES") == true)
+        }
+    }
+
+    @Test func `reads by which names metrics may be asked for`() {
+        let outcome = read(["RELAY_METRICS_HOSTS": "Relay.example , prometheus"])
+        #expect(outcome.configuration?.metricsHosts.map(\.description) == ["relay.example", "prometheus"])
+        for wrong in ["*", "relay:9090", "[::1]", "https://relay", "a b", ","] {
+            #expect(read(["RELAY_METRICS_HOSTS": wrong]).problems.map(\.variable) == ["RELAY_METRICS_HOSTS"])
         }
     }
 
@@ -358,7 +367,7 @@ private let unusual = [
     "RELAY_TRUSTED_PROXIES": "10.0.0.0/8,::/0,192.0.2.1", "RELAY_MAX_BACKLOG": "8192", "RELAY_MAX_CONNECTIONS": "9",
     "RELAY_MAX_CONNECTIONS_PER_IP": "10", "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical",
     "RELAY_LOG_FORMAT": "json", "RELAY_CLIENT_ADDRESS": "proxy-protocol",
-
+    "RELAY_METRICS_HOSTS": "c.example,d",
 ]
 
 @Suite struct `The configuration as bytes` {

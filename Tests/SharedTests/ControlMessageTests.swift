@@ -14,6 +14,7 @@ private var unusual: Configuration {
     configuration.workers = 256
     configuration.trustedProxies = ["10.0.0.0/8", "2001:db8::/32", "::1"].compactMap(AddressRange.init)
     configuration.clientAddress = .proxyProtocol
+    configuration.metricsHosts = ["b.example"].compactMap { HostName($0) }
     configuration.backlogBytesMax = 1034
     configuration.connectionsMax = 5
     configuration.connectionsPerAddressMax = 6
@@ -163,6 +164,7 @@ private var unusual: Configuration {
             { $0.logLevel = .trace }, { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
             { $0.metrics = unusual.listen }, { $0.messagesPerSecondMax = 7 }, { $0.bytesPerSecondMax = 8 },
             { $0.pingSeconds = 5 }, { $0.clientAddress = .peer },
+            { $0.metricsHosts = unusual.metricsHosts },
         ]
         // The certificate and its key go together.
         #expect(changes.count + 1 == Configuration.settings.count, "a setting without a change here")
@@ -181,6 +183,10 @@ private var unusual: Configuration {
         var configuration = Configuration()
         configuration.trustedProxies = (0..<256).compactMap { AddressRange("2001:db8:\(String($0, radix: 16))::/48") }
         #expect(configuration.trustedProxies.count == 256)
+        let name = String(repeating: "a", count: 253)
+        configuration.metricsHosts = Array(repeating: try #require(HostName(name)), count: 16)
+        configuration.tls = .init(
+            certificate: String(repeating: "c", count: 4095), privateKey: String(repeating: "k", count: 4095))
         let bytes = Self.launch(configuration).bytes
         #expect(bytes.count <= Limits.controlMessageBytesMax)
         #expect(try ControlMessage(bytes) == Self.launch(configuration))

@@ -20,7 +20,8 @@ import Testing
                 #expect(try await admin.answer(path).status == 404, "\(path)")
             }
             let client = try await RawClient(admin.port)
-            try await client.send("POST /health HTTP/1.1\r\nHost: x\r\n\r\nHEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            try await client.send(
+                "POST /health HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             let refused = try await client.response()
             #expect(refused.status == 405)
             #expect(refused["allow"] == "GET, HEAD")
@@ -35,8 +36,8 @@ import Testing
         try await Relay.runAdmin(workers: 1) { relay, admin in
             for (request, status) in [
                 ("GET /livez HTTP/1.1\n\n", 400), ("GET /livez HTTP/1.1\r\n\r\n", 400), ("hello\r\n\r\n", 400),
-                ("GET /livez HTTP/2.0\r\nHost: x\r\n\r\n", 505),
-                ("GET /livez HTTP/1.1\r\nHost: x\r\nA: \(String(repeating: "a", count: 17_000))\r\n\r\n", 431),
+                ("GET /livez HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
+                ("GET /livez HTTP/1.1\r\nHost: localhost\r\nA: \(String(repeating: "a", count: 17_000))\r\n\r\n", 431),
             ] {
                 let client = try await RawClient(admin.port)
                 try await client.send(request)
@@ -44,14 +45,14 @@ import Testing
                 #expect(try await client.rest() == [])
             }
             let client = try await RawClient(admin.port)
-            for byte in "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".utf8 { try await client.send([byte]) }
+            for byte in "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".utf8 { try await client.send([byte]) }
             #expect(try await client.response().body == "ok\n")
             // As many as there are, in their order.
             let paths = (0..<100).map { ["/livez", "/nowhere", "/readyz"][$0 % 3] }
-            try await client.send(paths.map { "GET \($0) HTTP/1.1\r\nHost: x\r\n\r\n" }.joined())
+            try await client.send(paths.map { "GET \($0) HTTP/1.1\r\nHost: localhost\r\n\r\n" }.joined())
             for path in paths { #expect(try await client.response().status == (path == "/nowhere" ? 404 : 200)) }
             // Content is not read: the connection ends.
-            try await client.send("GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+            try await client.send("GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
             #expect(try await client.response().status == 200)
             #expect(try await client.rest() == [])
             #expect(try await admin.metrics()[#"relay_admin_closes_total{reason="bad_request"}"#] == 5)
@@ -213,7 +214,9 @@ import Testing
                 switch number % 3 {
                 case 0: break
                 case 1: try await client.send("GET /metrics HTTP/1.1\r\nHo")
-                default: try await client.send(String(repeating: "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", count: 50))
+                default:
+                    try await client.send(
+                        String(repeating: "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", count: 50))
                 }
                 clients.append(client)
             }

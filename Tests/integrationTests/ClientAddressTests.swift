@@ -217,3 +217,26 @@ extension Relay {
         }
     }
 }
+
+@Suite struct `Pages of browsers` {
+    @Test func `learn nothing at the admin port, by whatever name they reach it`() async throws {
+        try await Relay.runAdmin(workers: 1, ["RELAY_METRICS_HOSTS": "metrics.example"]) { relay, admin in
+            func ask(_ lines: String...) async throws -> HTTPResponse {
+                let client = try await RawClient(admin.port)
+                try await client.send((["GET /metrics HTTP/1.1"] + lines).joined(separator: "\r\n") + "\r\n\r\n")
+                return try await client.response()
+            }
+            for host in ["127.0.0.1:\(admin.port)", "[::1]", "localhost", "METRICS.example:9090"] {
+                #expect(try await ask("Host: \(host)").status == 200, "\(host)")
+            }
+            let refused = try await ask("Host: evil.example")
+            #expect(refused.status == 403 && refused.body.contains("RELAY_METRICS_HOSTS"))
+            #expect(try await ask("Host: localhost", "Origin: http://localhost").status == 403)
+            let status = try await run(try program("relay"), ["health", "--address", "127.0.0.1:\(admin.port)"])
+            #expect(status.end == .status(0))
+            let metrics = try await admin.metrics()
+            #expect(metrics[#"relay_admin_refusals_total{reason="host"}"#] == 1)
+            #expect(metrics[#"relay_admin_refusals_total{reason="origin"}"#] == 1)
+        }
+    }
+}

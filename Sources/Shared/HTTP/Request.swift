@@ -94,6 +94,10 @@ package struct Request: Equatable {
     package var keepAlive: Bool
     /// What it says about a WebSocket handshake.
     package var handshake: HandshakeFields
+    /// Where in the bytes it says whom it is for: in the target where that has an authority (RFC 9112, 3.2.2), else in Host; nil
+    /// where neither is there, as HTTP/1.0 allows.
+    package var host: Range<Int>?
+    package var origin: LoneField
     /// The values of all X-Forwarded-For lines, joined by commas in their order (RFC 9110, 5.3).
     package var forwardedFor: [UInt8]?
     package var realIP: LoneField

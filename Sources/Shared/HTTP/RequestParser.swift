@@ -77,8 +77,9 @@ private func readHead(_ bytes: Span<UInt8>, _ head: Range<Int>) throws(RequestEr
     let keepAlive = !fields.asksToClose && (!line.isHTTP10 || fields.asksToKeepAlive)
     return Request(
         method: line.method, path: line.path, query: line.query, isHTTP10: line.isHTTP10, headBytes: head.upperBound,
-        hasBody: hasBody, keepAlive: keepAlive, handshake: fields.handshake, forwardedFor: fields.forwardedFor,
-        realIP: fields.realIP.value(bytes), cfConnectingIP: fields.cfConnectingIP.value(bytes))
+        hasBody: hasBody, keepAlive: keepAlive, handshake: fields.handshake, host: line.authority ?? fields.host,
+        origin: fields.origin.value(bytes), forwardedFor: fields.forwardedFor, realIP: fields.realIP.value(bytes),
+        cfConnectingIP: fields.cfConnectingIP.value(bytes))
 }
 
 /// The lines of a head, without their ends.
@@ -102,6 +103,8 @@ private struct RequestLine {
     var method: Method
     var path = "/"
     var query: [UInt8] = []
+    /// Of the absolute-form.
+    var authority: Range<Int>?
     var isHTTP10: Bool
 
     /// RFC 9112, 3: 501 for a method longer than any that is known. The longest registered one has 17 bytes.
@@ -162,13 +165,13 @@ private struct RequestLine {
             path = "*"
             return
         }
-        try readPathAndQuery(bytes, Self.withoutAuthority(bytes, target))
+        let authority = try Self.authority(bytes, target)
+        self.authority = authority
+        try readPathAndQuery(bytes, authority.upperBound..<target.upperBound)
     }
 
-    /// Absolute-form (RFC 9112, 3.2.2): what follows the authority. CONNECT's authority-form is refused here.
-    private static func withoutAuthority(
-        _ bytes: Span<UInt8>, _ target: Range<Int>
-    ) throws(RequestError) -> Range<Int> {
+    /// Absolute-form (RFC 9112, 3.2.2): its authority, which the path follows. CONNECT's authority-form is refused here.
+    private static func authority(_ bytes: Span<UInt8>, _ target: Range<Int>) throws(RequestError) -> Range<Int> {
         guard let start = schemeEnd(bytes, target) else { throw .malformed("request target is no path") }
         var end = start
         while end < target.upperBound, bytes[end] != Octet.slash, bytes[end] != Octet.questionMark { end += 1 }
@@ -176,7 +179,7 @@ private struct RequestLine {
         guard isHost(bytes.extracting(start..<end)), start < end, bytes[start] != Octet.colon else {
             throw .malformed("invalid authority in request target")
         }
-        return end..<target.upperBound
+        return start..<end
     }
 
     private static func schemeEnd(_ bytes: Span<UInt8>, _ target: Range<Int>) -> Int? {
@@ -201,7 +204,7 @@ private struct RequestLine {
 private struct HeadFields {
     /// Lines of Host, and what the first says.
     private var hostCount = 0
-    private var host = 0..<0
+    private(set) var host: Range<Int>?
     private(set) var handshake = HandshakeFields()
     /// What Connection lists, in all its lines.
     private(set) var asksToClose = false
@@ -209,6 +212,7 @@ private struct HeadFields {
     private var contentLength: [Range<Int>] = []
     private var transferEncoding: [Range<Int>] = []
     private(set) var forwardedFor: [UInt8]?
+    private(set) var origin = LoneLine()
     private(set) var realIP = LoneLine()
     private(set) var cfConnectingIP = LoneLine()
 
@@ -243,6 +247,7 @@ private struct HeadFields {
         case .contentLength: contentLength.append(value)
         case .transferEncoding: transferEncoding.append(value)
         case .forwardedFor: addForwardedFor(bytes, value)
+        case .origin: origin.add(value)
         case .realIP: realIP.add(value)
         case .cfConnectingIP: cfConnectingIP.add(value)
         }
@@ -284,7 +289,7 @@ private struct HeadFields {
         guard hostCount == 1 || (isHTTP10 && hostCount == 0) else {
             throw .malformed(hostCount == 0 ? "missing Host" : "repeated Host")
         }
-        guard isHost(bytes.extracting(host)) else { throw .malformed("invalid Host") }
+        guard isHost(bytes.extracting(host ?? 0..<0)) else { throw .malformed("invalid Host") }
     }
 
     /// RFC 9112, 6.
@@ -363,6 +368,7 @@ private enum HeadField {
     case webSocketVersion
     case contentLength
     case transferEncoding
+    case origin
     case forwardedFor
     case realIP
     case cfConnectingIP
@@ -383,6 +389,8 @@ private enum HeadField {
             self = .contentLength
         } else if name.equalsIgnoringCase("transfer-encoding") {
             self = .transferEncoding
+        } else if name.equalsIgnoringCase("origin") {
+            self = .origin
         } else if name.equalsIgnoringCase("x-forwarded-for") {
             self = .forwardedFor
         } else if name.equalsIgnoringCase("x-real-ip") {

@@ -4,13 +4,16 @@ import Shared
 
 enum AdminRoutes {
     /// - Parameters:
+    ///   - names: RELAY_METRICS_HOSTS.
     ///   - report: made when an answer needs it.
     ///   - outcome: of the last change; nil if there has been none. `isChanging`: whether one is under way.
     ///   - perform: begins what is asked for.
     static func reply(
-        to admin: AdminRequest, report: () -> RelayReport, outcome: ChangeOutcome? = nil, isChanging: Bool = false,
+        to admin: AdminRequest, names: [HostName], report: () -> RelayReport, outcome: ChangeOutcome? = nil,
+        isChanging: Bool = false,
         perform: (AdminCommand) -> AdminReply = { _ in .now(.text(.notFound, "not found\n")) }
     ) -> AdminReply {
+        if let refusal = AdminRefusal(admin, names: names) { return .refused(refusal) }
         // Others than the relay's own user learn nothing of these, not even that they are there.
         if admin.isLocal, let command = AdminCommand(path: admin.request.path) {
             guard admin.request.method == .other("POST") else {

@@ -13,6 +13,8 @@ import Shared
 /// A request of an admin listener.
 struct AdminRequest {
     var request: Request
+    /// Whom it is for, as it says; nil if it does not.
+    var host: [UInt8]?
     /// Came by the Unix socket.
     var isLocal: Bool
     /// Names the connection, for an answer that comes later.
@@ -22,6 +24,7 @@ struct AdminRequest {
 /// What becomes of a request.
 enum AdminReply {
     case now(AdminAnswer)
+    case refused(AdminRefusal)
     /// `AdminServer.answer` is called when there is something to say. The connection waits as long as it takes.
     case later
 }
@@ -61,10 +64,16 @@ struct AdminCounts: Equatable {
 
     var requests: UInt64 = 0
     private var closes = [UInt64](repeating: 0, count: Close.allCases.count)
+    private var refusals = [UInt64](repeating: 0, count: AdminRefusal.allCases.count)
 
     subscript(reason: Close) -> UInt64 {
         get { closes[Close.allCases.firstIndex(of: reason) ?? 0] }
         set { closes[Close.allCases.firstIndex(of: reason) ?? 0] = newValue }
+    }
+
+    subscript(refusal: AdminRefusal) -> UInt64 {
+        get { refusals[AdminRefusal.allCases.firstIndex(of: refusal) ?? 0] }
+        set { refusals[AdminRefusal.allCases.firstIndex(of: refusal) ?? 0] = newValue }
     }
 }
 
@@ -87,6 +96,7 @@ final class AdminServer {
     private var acceptAgainAt: UInt64 = 0
     private var acceptLogRate = LogRate(perSecond: 1, burst: 2)
     private var forbiddenLogRate = LogRate(perSecond: 1, burst: 2)
+    private var refusalLogRate = LogRate(perSecond: 1, burst: 2)
 
     private static let listenerID: UInt64 = 0
     private static let localID: UInt64 = 1
@@ -284,15 +294,19 @@ final class AdminServer {
                 connection.answer(Response.error(error.status, error.text), closes: true, now: now)
             case .head(let request):
                 (counts.requests, answersLeft) = (counts.requests + 1, answersLeft - 1)
+                let host = request.host.map { Array(connection.input[$0]) }
                 connection.input.removeFirst(request.headBytes)
                 connection.searched = 0
                 connection.request = request
                 connection.activeAt = now
                 let admin = AdminRequest(
-                    request: request, isLocal: connection.kind == .local, connection: connection.id)
+                    request: request, host: host, isLocal: connection.kind == .local, connection: connection.id)
                 switch reply(admin) {
                 case .now(let answer):
                     send(connection, answer, now)
+                case .refused(let refusal):
+                    refused(admin, refusal, now)
+                    send(connection, refusal.answer, now)
                 case .later:
                     connection.phase = .waiting
                     connection.deadline = .max
@@ -302,6 +316,18 @@ final class AdminServer {
             }
             flush(connection, now)
         }
+    }
+
+    /// A scraper that is refused shows only a status: the log says what to set.
+    private func refused(_ admin: AdminRequest, _ refusal: AdminRefusal, _ now: UInt64) {
+        counts[refusal] += 1
+        guard let suppressed = refusalLogRate.admit(nowNanoseconds: now) else { return }
+        logger.warning(
+            "admin listener: a request is refused",
+            metadata: [
+                "reason": "\(refusal.rawValue)", "host": "\(String(decoding: admin.host ?? [], as: UTF8.self))",
+                "suppressed": "\(suppressed)", "hint": "RELAY_METRICS_HOSTS lists the names that are answered",
+            ])
     }
 
     private func send(_ connection: AdminConnection, _ answer: AdminAnswer, _ now: UInt64) {

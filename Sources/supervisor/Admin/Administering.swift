@@ -23,7 +23,7 @@ extension Supervisor {
         defer { for (command, asker) in commands { perform(command, asker) } }
         admin.turn(hasEvents: hasEvents) { request in
             AdminRoutes.reply(
-                to: request, report: { RelayReport(self) }, outcome: lastOutcome,
+                to: request, names: configuration.metricsHosts, report: { RelayReport(self) }, outcome: lastOutcome,
                 isChanging: change != nil || nextChange != nil,
                 perform: { command in
                     // Answered by `ended`, which may be at once.

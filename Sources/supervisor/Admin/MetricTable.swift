@@ -244,5 +244,11 @@ extension Metrics {
         ) { report in
             AdminCounts.Close.allCases.map { ([("reason", $0.rawValue)], Double(report.admin[$0])) }
         },
+        .values(
+            "relay_admin_refusals_total", .counter,
+            "Requests at RELAY_METRICS_ADDR that were refused, by what was wrong."
+        ) { report in
+            AdminRefusal.allCases.map { ([("reason", $0.rawValue)], Double(report.admin[$0])) }
+        },
     ]
 }

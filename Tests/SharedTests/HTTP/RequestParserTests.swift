@@ -95,17 +95,18 @@ let handshake = get(
         #expect(request.realIP == .value(Array("::1".utf8)))
         let plain = try head("HEAD /health HTTP/1.0\r\n\r\n")
         #expect(plain.method == .head && plain.isHTTP10 && !plain.keepAlive)
-        #expect(plain.forwardedFor == nil && plain.query.isEmpty)
-        #expect([plain.realIP, plain.cfConnectingIP] == [.absent, .absent])
+        #expect(plain.forwardedFor == nil && plain.query.isEmpty && plain.host == nil)
+        #expect([plain.realIP, plain.cfConnectingIP, plain.origin] == [.absent, .absent, .absent])
         #expect(try head("PATCH / HTTP/1.1\r\nHost:\r\n\r\n").method == .other("PATCH"))
     }
 
-    @Test(arguments: ["X-Real-IP", "cf-connecting-ip"])
+    @Test(arguments: ["X-Real-IP", "cf-connecting-ip", "ORIGIN"])
     func `say what a field with one value holds, and whether it stands there more than once`(name: String) throws {
         func field(_ lines: String...) throws -> LoneField {
             let request = try head(get("/", lines.joined(separator: "\r\n")))
             return switch name {
             case "X-Real-IP": request.realIP
+            case "ORIGIN": request.origin
             default: request.cfConnectingIP
             }
         }
@@ -115,6 +116,17 @@ let handshake = get(
         for second in ["2.2.2.2", "1.1.1.1", ""] {
             #expect(try field("\(name): 1.1.1.1", "A: b", "\(name): \(second)") == .repeated)
         }
+    }
+
+    @Test(arguments: [
+        (get("/x"), "relay.example"), ("GET / HTTP/1.1\r\nA: b\r\nhost:  [::1]:80 \r\n\r\n", "[::1]:80"),
+        ("\r\nGET / HTTP/1.0\r\nHost: a\r\n\r\n", "a"), ("GET / HTTP/1.1\r\nHost:\r\n\r\n", ""),
+        // RFC 9112, 3.2.2: what Host says does not count then.
+        (get("http://127.0.0.1:80/x"), "127.0.0.1:80"), (get("https://a"), "a"), (get("http://a?b"), "a"),
+    ])
+    func `say where they name their host`(text: String, host: String) throws {
+        let range = try #require(try head(text).host)
+        #expect(Array(text.utf8)[range].elementsEqual(host.utf8))
     }
 
     /// A proxy's rule for "/ws" sees what the relay sees.

@@ -56,7 +56,7 @@ struct Admin: Sendable {
 
     func answer(_ path: String) async throws -> HTTPResponse {
         let client = try await RawClient(port)
-        try await client.send("GET \(path) HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        try await client.send("GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return try await client.response()
     }
 

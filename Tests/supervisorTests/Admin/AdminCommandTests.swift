@@ -29,7 +29,7 @@ import Testing
         }
         var asked: AdminCommand?
         let reply = AdminRoutes.reply(
-            to: AdminRequest(request: request, isLocal: isLocal, connection: 1), report: { RelayReport() },
+            to: AdminRequest(request: request, isLocal: isLocal, connection: 1), names: [], report: { RelayReport() },
             outcome: outcome, isChanging: isChanging,
             perform: { command in
                 asked = command

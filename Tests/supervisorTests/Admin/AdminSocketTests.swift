@@ -51,7 +51,9 @@ import Testing
         guard case .head(let request) = parseRequest(Array(text.utf8).span) else {
             throw AdminClientError(description: text)
         }
-        let reply = AdminRoutes.reply(to: AdminRequest(request: request, isLocal: false, connection: 2)) { report }
+        let reply = AdminRoutes.reply(to: AdminRequest(request: request, isLocal: false, connection: 2), names: []) {
+            report
+        }
         guard case .now(let answer) = reply else { throw AdminClientError(description: "no answer") }
         return answer
     }
