@@ -43,6 +43,8 @@ package struct Configuration: Sendable, Equatable {
     package var trustedProxies = [AddressRange("127.0.0.0/8"), AddressRange("::1")].compactMap(\.self)
     /// RELAY_CLIENT_ADDRESS: how they name the client.
     package var clientAddress = ClientAddressSource.auto
+    /// RELAY_ALLOWED_ORIGINS: pages from which browsers may join; empty: from any.
+    package var allowedOrigins: [Origin] = []
     /// RELAY_METRICS_HOSTS: names that RELAY_METRICS_ADDR answers to, beside addresses and localhost.
     package var metricsHosts: [HostName] = []
     /// RELAY_MAX_BACKLOG: data waiting for one slow client.
@@ -117,6 +119,11 @@ extension Configuration {
                 "addresses or CIDR ranges (with no bit set beyond the prefix)", none: "to trust nobody",
                 max: Limits.trustedProxiesMax, of: .addressRange)),
         Setting("RELAY_CLIENT_ADDRESS", \.clientAddress, .choice),
+        Setting(
+            "RELAY_ALLOWED_ORIGINS", \.allowedOrigins,
+            .list(
+                "origins, each SCHEME://HOST or SCHEME://HOST:PORT", none: "to let pages of any join",
+                max: Limits.allowedOriginsMax, of: .origin)),
         Setting(
             "RELAY_METRICS_HOSTS", \.metricsHosts,
             .list(

@@ -64,6 +64,13 @@ package struct HostAndPort: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    private init(host: Host, port: Int?) {
+        self.host = host
+        self.port = port
+    }
+
+    func withoutPort(_ other: Int?) -> HostAndPort { port == other ? HostAndPort(host: host, port: nil) : self }
+
     package var description: String {
         let name =
             switch host {

@@ -191,6 +191,8 @@ package enum Limits {
     package static let proxyHeaderBytesMax = 16 + proxyBlockBytesMax
     /// A host name: what DNS carries (RFC 1035, 2.3.4), as text.
     package static let hostNameBytesMax = 253
+    /// An origin, as a browser sends it: a scheme, a host name and a port.
+    package static let originBytesMax = 300
 
     // MARK: - Change of generations
 
@@ -399,6 +401,8 @@ package enum Limits {
     package static let shutdownGraceSecondsRange = 0...3600
     /// Ranges in RELAY_TRUSTED_PROXIES: each join is compared with all of them.
     package static let trustedProxiesMax = 256
+    /// Origins in RELAY_ALLOWED_ORIGINS: each join of a browser's is compared with all of them.
+    package static let allowedOriginsMax = 16
     /// Names in RELAY_METRICS_HOSTS.
     package static let metricsHostsMax = 16
     /// The value of one RELAY_ variable: more than any valid one needs (a range is 44 bytes with its comma).
@@ -430,14 +434,15 @@ package enum Limits {
                 "as many trusted proxies as allowed fit an environment value"
             ),
             (
-                trustedProxiesMax * AddressRange.encodedBytes + metricsHostsMax * (hostNameBytesMax + 4) + 2
-                    * pathBytesMax + 4 * workersMax + 1024
+                trustedProxiesMax * AddressRange.encodedBytes + allowedOriginsMax * (originBytesMax + 4)
+                    + metricsHostsMax * (hostNameBytesMax + 4) + 2 * pathBytesMax + 4 * workersMax + 1024
                     <= controlMessageBytesMax,
                 "a launch fits its message"
             ),
             (
-                metricsHostsMax * (hostNameBytesMax + 1) <= environmentValueBytesMax,
-                "as many host names as allowed fit an environment value"
+                allowedOriginsMax * (originBytesMax + 1) <= environmentValueBytesMax
+                    && metricsHostsMax * (hostNameBytesMax + 1) <= environmentValueBytesMax,
+                "as many origins and host names as allowed fit an environment value"
             ),
             (
                 proxyLineBytesMax < proxyHeaderBytesMax && proxyHeaderBytesMax <= handoffInputBytesMax

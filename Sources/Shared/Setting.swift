@@ -299,6 +299,21 @@ extension SettingKind where Value == AddressRange {
 
 // MARK: - Names in URLs
 
+extension SettingKind where Value == Origin {
+    /// Where a web page comes from. As bytes a text.
+    static var origin: SettingKind {
+        SettingKind(
+            allowed: "an origin", parse: { Origin($0) }, text: { "\($0)" },
+            isValid: { $0.description.utf8.count <= Limits.originBytesMax }, encode: { $1.write($0.description) },
+            decode: { (reader, name) throws(ByteCodingError) in
+                guard let origin = Origin(try reader.readText(max: Limits.originBytesMax, field: name)) else {
+                    throw .invalid(field: name)
+                }
+                return origin
+            })
+    }
+}
+
 extension SettingKind where Value == HostName {
     /// A host name. As bytes a text.
     static var hostName: SettingKind {

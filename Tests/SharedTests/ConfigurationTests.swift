@@ -57,7 +57,7 @@ private let numbers: [NumberCase] = [
         for number in numbers { #expect(configuration[keyPath: number.path] == number.standard, "\(number.name)") }
         #expect(configuration.trustedProxies.map(\.description) == ["127.0.0.0/8", "::1"])
         #expect(configuration.clientAddress == .auto)
-        #expect(configuration.metricsHosts.isEmpty)
+        #expect(configuration.allowedOrigins.isEmpty && configuration.metricsHosts.isEmpty)
         #expect(configuration.logLevel == .info)
         #expect(configuration.logFormat == .text)
         Limits.check(configuration)
@@ -175,12 +175,29 @@ private let numbers: [NumberCase] = [
         }
     }
 
-    @Test func `reads by which names metrics may be asked for`() {
-        let outcome = read(["RELAY_METRICS_HOSTS": "Relay.example , prometheus"])
+    @Test func `reads from which pages browsers may join, and by which names metrics may be asked for`() {
+        let outcome = read([
+            "RELAY_ALLOWED_ORIGINS": "https://Chat.example:443, http://localhost:3000",
+            "RELAY_METRICS_HOSTS": "Relay.example , prometheus",
+        ])
+        #expect(
+            outcome.configuration?.allowedOrigins.map(\.description) == [
+                "https://chat.example", "http://localhost:3000",
+            ])
         #expect(outcome.configuration?.metricsHosts.map(\.description) == ["relay.example", "prometheus"])
+        for wrong in [
+            "*", "chat.example", "https://chat.example/", "https://a,,https://b", "null", "https://a https://b",
+        ] {
+            #expect(read(["RELAY_ALLOWED_ORIGINS": wrong]).problems.map(\.variable) == ["RELAY_ALLOWED_ORIGINS"])
+        }
         for wrong in ["*", "relay:9090", "[::1]", "https://relay", "a b", ","] {
             #expect(read(["RELAY_METRICS_HOSTS": wrong]).problems.map(\.variable) == ["RELAY_METRICS_HOSTS"])
         }
+        let many = { (text: String, count: Int) in Array(repeating: text, count: count).joined(separator: ",") }
+        #expect(read(["RELAY_ALLOWED_ORIGINS": many("https://a", 16)]).configuration?.allowedOrigins.count == 16)
+        #expect(read(["RELAY_ALLOWED_ORIGINS": many("https://a", 17)]).configuration == nil)
+        #expect(read(["RELAY_METRICS_HOSTS": many("a", 16)]).configuration?.metricsHosts.count == 16)
+        #expect(read(["RELAY_METRICS_HOSTS": many("a", 17)]).configuration == nil)
     }
 
     @Test(arguments: ["[::1]:80", "127.0.0.1:0", ":65535"])
@@ -367,7 +384,7 @@ private let unusual = [
     "RELAY_TRUSTED_PROXIES": "10.0.0.0/8,::/0,192.0.2.1", "RELAY_MAX_BACKLOG": "8192", "RELAY_MAX_CONNECTIONS": "9",
     "RELAY_MAX_CONNECTIONS_PER_IP": "10", "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical",
     "RELAY_LOG_FORMAT": "json", "RELAY_CLIENT_ADDRESS": "proxy-protocol",
-    "RELAY_METRICS_HOSTS": "c.example,d",
+    "RELAY_ALLOWED_ORIGINS": "https://a.example,app://b:1", "RELAY_METRICS_HOSTS": "c.example,d",
 ]
 
 @Suite struct `The configuration as bytes` {

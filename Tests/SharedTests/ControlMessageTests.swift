@@ -14,6 +14,7 @@ private var unusual: Configuration {
     configuration.workers = 256
     configuration.trustedProxies = ["10.0.0.0/8", "2001:db8::/32", "::1"].compactMap(AddressRange.init)
     configuration.clientAddress = .proxyProtocol
+    configuration.allowedOrigins = ["https://a.example", "http://[::1]:80"].compactMap { Origin($0) }
     configuration.metricsHosts = ["b.example"].compactMap { HostName($0) }
     configuration.backlogBytesMax = 1034
     configuration.connectionsMax = 5
@@ -164,6 +165,7 @@ private var unusual: Configuration {
             { $0.logLevel = .trace }, { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
             { $0.metrics = unusual.listen }, { $0.messagesPerSecondMax = 7 }, { $0.bytesPerSecondMax = 8 },
             { $0.pingSeconds = 5 }, { $0.clientAddress = .peer },
+            { $0.allowedOrigins = unusual.allowedOrigins },
             { $0.metricsHosts = unusual.metricsHosts },
         ]
         // The certificate and its key go together.
@@ -184,6 +186,8 @@ private var unusual: Configuration {
         configuration.trustedProxies = (0..<256).compactMap { AddressRange("2001:db8:\(String($0, radix: 16))::/48") }
         #expect(configuration.trustedProxies.count == 256)
         let name = String(repeating: "a", count: 253)
+        configuration.allowedOrigins = Array(
+            repeating: try #require(Origin("\(String(repeating: "s", count: 38))://\(name):65535")), count: 16)
         configuration.metricsHosts = Array(repeating: try #require(HostName(name)), count: 16)
         configuration.tls = .init(
             certificate: String(repeating: "c", count: 4095), privateKey: String(repeating: "k", count: 4095))

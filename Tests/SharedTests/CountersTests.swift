@@ -53,7 +53,7 @@ import Testing
             answers == [
                 "host: let in", "guest: let in", "rate_limited: 429 rate limit exceeded, again in 1",
                 "missing_parameter: 400 missing room or token", "invalid_room: 400 invalid room",
-                "bad_handshake: 400 ",
+                "bad_handshake: 400 ", "origin_not_allowed: 403 origin not allowed",
                 "invalid_public_key: 400 invalid pubkey",
                 "shutting_down: 503 shutting down, again in 1", "address_full: 429 too many connections, again in 1",
                 "room_not_found: 404 room not found", "invalid_token: 401 ", "room_mismatch: 403 room mismatch",

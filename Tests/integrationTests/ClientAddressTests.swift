@@ -219,6 +219,33 @@ extension Relay {
 }
 
 @Suite struct `Pages of browsers` {
+    @Test func `join where RELAY_ALLOWED_ORIGINS names them`() async throws {
+        let variables = ["RELAY_ALLOWED_ORIGINS": "https://chat.example, http://localhost:3000"]
+        try await Relay.runAdmin(workers: 2, variables) { relay, admin in
+            let session = Session()
+            let host = try await relay.rawJoin(session.host())
+            for origin in ["https://chat.example", "HTTPS://CHAT.EXAMPLE:443", "http://localhost:3000"] {
+                _ = try await relay.rawJoin(session.guest().with("Origin", origin))
+            }
+            for origin in ["https://evil.example", "http://chat.example", "null", "https://chat.example.evil.example"] {
+                let answer = try await relay.answer(session.guest().with("Origin", origin))
+                #expect(answer.answer == "403 origin not allowed", "\(origin)")
+            }
+            // After the handshake's checks, before the key's.
+            let evil = session.host().with("Origin", "null")
+            #expect(try await relay.answer(evil.with("Sec-WebSocket-Version", "12")).status == 426)
+            var odd = evil
+            odd.publicKey = "x"
+            #expect(try await relay.answer(odd).status == 403)
+            #expect(try await relay.answer("GET /health HTTP/1.1\r\nHost: x\r\nOrigin: null\r\n\r\n").status == 200)
+            #expect(try await admin.metrics()[#"relay_joins_total{result="origin_not_allowed"}"#] == 5)
+            host.close()
+        }
+        try await Relay.run(workers: 1) { relay in
+            _ = try await relay.rawJoin(Session().host().with("Origin", "https://evil.example"))
+        }
+    }
+
     @Test func `learn nothing at the admin port, by whatever name they reach it`() async throws {
         try await Relay.runAdmin(workers: 1, ["RELAY_METRICS_HOSTS": "metrics.example"]) { relay, admin in
             func ask(_ lines: String...) async throws -> HTTPResponse {

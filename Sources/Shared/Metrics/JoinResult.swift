@@ -12,6 +12,8 @@ package enum JoinResult: UInt8, CounterLabel {
     case invalidRoom
     /// No good opening handshake; the text says what is wrong with it.
     case badHandshake
+    /// RELAY_ALLOWED_ORIGINS does not name the page that the request comes from.
+    case originNotAllowed
     case invalidPublicKey
     case shuttingDown
     case addressFull
@@ -38,6 +40,7 @@ package enum JoinResult: UInt8, CounterLabel {
         case .missingParameter: ("missing_parameter", .badRequest, "missing room or token", nil)
         case .invalidRoom: ("invalid_room", .badRequest, "invalid room", nil)
         case .badHandshake: ("bad_handshake", .badRequest, "", nil)
+        case .originNotAllowed: ("origin_not_allowed", .forbidden, "origin not allowed", nil)
         case .invalidPublicKey: ("invalid_public_key", .badRequest, "invalid pubkey", nil)
         case .shuttingDown: ("shutting_down", .serviceUnavailable, "shutting down", 1)
         case .addressFull: ("address_full", .tooManyRequests, "too many connections", 1)

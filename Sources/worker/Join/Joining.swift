@@ -105,6 +105,9 @@ extension Worker {
         case .valid(let value): accept = value
         case .refused(let error): throw JoinRefusal(.badHandshake, error)
         }
+        guard request.isOriginAllowed(configuration.allowedOrigins) else {
+            throw JoinRefusal(.originNotAllowed)
+        }
         var publicKey: [UInt8]?
         if let text = query.first("pubkey") {
             publicKey = decodePublicKey(text)

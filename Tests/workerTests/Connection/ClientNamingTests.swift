@@ -214,3 +214,34 @@ private func receive(from socket: Int32) -> String {
         #expect(try join("X-Forwarded-For: 1.1.1.1") == "429")
     }
 }
+
+@Suite struct `The pages from which browsers join` {
+    private func isAllowed(_ lines: String..., by origins: [String]) throws -> Bool {
+        let text = (["GET /ws HTTP/1.1", "Host: relay.example"] + lines).joined(separator: "\r\n") + "\r\n\r\n"
+        return try head(text).isOriginAllowed(origins.compactMap { Origin($0) })
+    }
+
+    @Test func `are any by default`() throws {
+        for line in ["Origin: https://evil.example", "Origin: null", "Origin:", "A: b"] {
+            #expect(try isAllowed(line, by: []))
+        }
+    }
+
+    @Test func `are those of the list, and a client that names none`() throws {
+        let origins = ["https://chat.example", "http://localhost:3000"]
+        for line in [
+            "Origin: https://chat.example", "origin: HTTPS://CHAT.example", "Origin: https://chat.example:443",
+            "Origin: http://localhost:3000", "A: b",
+        ] {
+            #expect(try isAllowed(line, by: origins), "\(line)")
+        }
+        for line in [
+            "Origin: http://chat.example", "Origin: https://chat.example:8443", "Origin: https://x.chat.example",
+            "Origin: https://chat.example.evil", "Origin: null", "Origin:", "Origin: http://localhost",
+            "Origin: https://chat.example, https://evil.example",
+        ] {
+            #expect(try !isAllowed(line, by: origins), "\(line)")
+        }
+        #expect(try !isAllowed("Origin: https://chat.example", "Origin: https://chat.example", by: origins))
+    }
+}
