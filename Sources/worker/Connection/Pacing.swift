@@ -32,16 +32,29 @@ struct SendingPace {
     }
 }
 
-extension Worker {
+/// The settings that each message is looked at with.
+struct MessageLimits {
+    let messageBytesMax: Int
+    let messagesPerSecondMax: Int
+    let bytesPerSecondMax: Int
     /// Whether members have a pace at all.
-    var hasPace: Bool { configuration.messagesPerSecondMax > 0 || configuration.bytesPerSecondMax > 0 }
+    let hasPace: Bool
 
+    init(_ configuration: Configuration) {
+        messageBytesMax = configuration.messageBytesMax
+        messagesPerSecondMax = configuration.messagesPerSecondMax
+        bytesPerSecondMax = configuration.bytesPerSecondMax
+        hasPace = configuration.messagesPerSecondMax > 0 || configuration.bytesPerSecondMax > 0
+    }
+}
+
+extension Worker {
     /// Counts what a member has just sent, and leaves it unread for a while if that was too much.
     mutating func pace(_ slot: UInt32, messages: Int, bytes: Int) {
         guard connections[slot].phase == .open else { return }
         let resume = connections[slot].pace.add(
-            messages: messages, messagesPerSecond: configuration.messagesPerSecondMax, bytes: bytes,
-            bytesPerSecond: configuration.bytesPerSecondMax, at: now)
+            messages: messages, messagesPerSecond: messageLimits.messagesPerSecondMax, bytes: bytes,
+            bytesPerSecond: messageLimits.bytesPerSecondMax, at: now)
         guard let resume, !connections[slot].isPaused else { return }
         connections[slot].isPaused = true
         setInterest(slot, connections[slot].interest.subtracting(.read))

@@ -24,6 +24,7 @@ extension Worker {
     }
 
     /// Bytes that one read of a connection takes: its share, and of a request little more than a head.
+    @inline(__always)
     func readBytesMax(_ slot: UInt32) -> Int {
         connections[slot].phase == .request ? min(share.bytes, Limits.requestReadBytesMax) : share.bytes
     }

@@ -9,6 +9,7 @@ import Shared
 
 /// The share of each connection in a round, by how many are ready.
 struct RoundShare {
+    let ready: Int
     /// Time of the worker, nanoseconds.
     let nanoseconds: UInt32
     /// Bytes of one read.
@@ -16,9 +17,10 @@ struct RoundShare {
 
     /// - Parameter ready: connections that are ready.
     init(ready: Int) {
-        let ready = max(1, ready)
-        nanoseconds = max(Limits.shareNanosecondsMin, Limits.roundNanoseconds / UInt32(clamping: ready))
-        bytes = min(Limits.receiveBytesMax, max(Limits.shareBytesMin, Limits.roundBytes / ready))
+        self.ready = ready
+        let count = max(1, ready)
+        nanoseconds = max(Limits.shareNanosecondsMin, Limits.roundNanoseconds / UInt32(clamping: count))
+        bytes = min(Limits.receiveBytesMax, max(Limits.shareBytesMin, Limits.roundBytes / count))
     }
 }
 

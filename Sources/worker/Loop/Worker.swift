@@ -4,6 +4,9 @@
 // The parts of a turn stand in the folders that data flows through: Connection/ (accept, read, write, close, liveness),
 // HTTP/, Join/, Handoff/, WebSocket/, Room/, Control/. Each is an extension of this struct, so that all state has one
 // owner, is reached without a lock, and exclusive access is checked by the compiler and not at run time.
+//
+// What a turn or a message asks of the worker without changing it is `@inline(__always)`: the compiler passes a borrowed
+// worker to a function by copying all of its fields, two kilobytes.
 
 import Glibc
 import Logging
@@ -13,6 +16,8 @@ struct Worker: ~Copyable {
     // What it was launched with
     let index: Int
     let configuration: Configuration
+    /// What of it each message is looked at with: to read a field of a large value copies all of it.
+    let messageLimits: MessageLimits
     let placementKey: [UInt8]
     var placement: Placement
     let memory: SharedMemory
@@ -104,7 +109,9 @@ struct Worker: ~Copyable {
     var drainReason = CloseReason.shutdown
     var drainBegan: UInt64 = 0
     /// Set when everything here goes to the next generation.
-    var leaving: Leaving?
+    var leaving: Leaving? { didSet { isLeaving = leaving != nil } }
+    /// The same in one byte, for each turn and each batch.
+    private(set) var isLeaving = false
     var leaveSecond: UInt32 = 0
     /// What is on its way here from the generation before, and rooms of which a part has come.
     var awaiting: Awaiting
@@ -161,6 +168,7 @@ struct Worker: ~Copyable {
         isReadingInbox = !launched.standsBy
         index = launched.index
         configuration = launched.configuration
+        messageLimits = MessageLimits(launched.configuration)
         placementKey = launched.placementKey
         placement = Placement(key: launched.placementKey, workers: launched.outboxes.count)
         awaiting = Awaiting(launched.awaited, placementKey: launched.placementKey)
@@ -213,7 +221,7 @@ struct Worker: ~Copyable {
         retryAccept()
         if drainDeadline != nil { drainSome() }
         settleAllotted()
-        leaveSome()
+        if isLeaving { leaveSome() }
         tellDueHostKeys()
         publish()
     }
@@ -230,9 +238,10 @@ struct Worker: ~Copyable {
     }
 
     /// Milliseconds that the next wait may take: a heartbeat a second, and less while something must be tried again.
+    @inline(__always)
     var patience: Int32 {
         if hasWorkLeft { return 0 }
-        if let leaving, !leaving.isDone { return leaving.isCutShort ? 0 : Limits.leavingTurnMilliseconds }
+        if isLeaving, let leaving, !leaving.isDone { return leaving.isCutShort ? 0 : Limits.leavingTurnMilliseconds }
         if heldBatches > 0 { return Limits.holdingTurnMilliseconds }
         let isIdle = handovers.isEmpty && acceptAgainAt == 0 && drainDeadline == nil
         let pause = (pauses.due - min(now, pauses.due)) / 1_000_000 + 1
@@ -242,14 +251,17 @@ struct Worker: ~Copyable {
     // MARK: - Input
 
     /// What this turn had no time for.
+    @inline(__always)
     private var hasWorkLeft: Bool {
         isInboxReady || doStrangersWait || !areTimersDone || hasOutput
     }
 
+    @inline(__always)
     private var doStrangersWait: Bool {
         areStrangersReady || strangers.hasEvents || !unanswered.isEmpty || canResumeHandshake
     }
 
+    @inline(__always)
     private var areTimersDone: Bool { connectionTimers.isDone(upTo: second) && roomTimers.isDone(upTo: second) }
 
     /// Looks at the clock after a piece of work. The heart beats within a turn, too: a worker that has much to do does not hang.
@@ -263,7 +275,7 @@ struct Worker: ~Copyable {
     }
 
     private mutating func serveMembers() {
-        share = RoundShare(ready: poller.ready)
+        setShare(ready: poller.ready)
         allotInput(later: (isInboxReady, doStrangersWait, !areTimersDone))
         while !clock.isOver, let event = poller.next() {
             switch event.source {
@@ -276,6 +288,10 @@ struct Worker: ~Copyable {
             case .connection(let id): serve(id, event)
             }
         }
+    }
+
+    private mutating func setShare(ready: Int) {
+        if share.ready != ready { share = RoundShare(ready: ready) }
     }
 
     /// Gives the source of work that comes next what is left of the turn's time for input, but for the least of those behind it that
@@ -316,7 +332,7 @@ struct Worker: ~Copyable {
     /// Handshakes that wait for a step, requests that wait for their answer, and then what is new. Each of them has its part.
     private mutating func serveStrangers() {
         guard doStrangersWait else { return }
-        share = RoundShare(ready: max(strangers.ready, unanswered.count))
+        setShare(ready: max(strangers.ready, unanswered.count))
         allotInput(least: Limits.turnStrangersNanosecondsMin, later: (false, false, !areTimersDone))
         let time = clock.timeLeft
         clock.allot(time / 2)
@@ -327,7 +343,7 @@ struct Worker: ~Copyable {
         if !strangers.hasEvents {
             strangers.wait(milliseconds: 0)
             areStrangersReady = false
-            share = RoundShare(ready: strangers.ready)
+            setShare(ready: strangers.ready)
         }
         while !clock.isOver, let event = strangers.next() {
             switch event.source {
@@ -374,6 +390,7 @@ struct Worker: ~Copyable {
     // MARK: - Output
 
     /// Whether something is to be sent or removed that does not wait for more.
+    @inline(__always)
     private var hasOutput: Bool { activeBatches.count > heldBatches || !touched.isEmpty || !doomed.isEmpty }
 
     /// Flushes what the turn has brought forth and removes what is to go, until neither step produces new work or the time is over: a
@@ -436,9 +453,10 @@ struct Worker: ~Copyable {
         page[.heldBytes] = UInt64(max(0, heldBytes))
     }
 
+    @inline(__always)
     private var isFinished: Bool {
         if hasFailed { return true }
-        if let leaving, leaving.isDone { return connections.count == 0 || now >= leaving.deadline }
+        if isLeaving, let leaving, leaving.isDone { return connections.count == 0 || now >= leaving.deadline }
         guard let drainDeadline else { return false }
         guard now < drainDeadline else { return true }
         // A leaver may not have heard yet that nothing moves any more: whom it sends here is owed a close frame as well.

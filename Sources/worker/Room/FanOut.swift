@@ -34,6 +34,7 @@ extension Worker {
     }
 
     /// Whether a room's batch must be flushed before anything more is said.
+    @inline(__always)
     func isBatchFull(_ room: UInt32) -> Bool {
         guard room != Room.none, let batch = rooms[room].batch else { return false }
         return batches[batch].byteCount >= Limits.batchBytesMax
@@ -102,6 +103,12 @@ extension Worker {
 
     /// Charges what a flush has cost to those who said what was flushed.
     private mutating func chargeSenders(of batch: UInt32, _ cost: UInt64) {
+        let (voice, data) = (batches[batch].voice.runs.count, batches[batch].data.runs.count)
+        // Mostly there is one.
+        if voice + data == 1 {
+            charge(voice == 1 ? batches[batch].voice.runs[0].sender : batches[batch].data.runs[0].sender, cost)
+            return
+        }
         let frames = UInt64(batches[batch].voice.frames + batches[batch].data.frames)
         guard frames > 0 else { return }
         for run in batches[batch].voice.runs { charge(run.sender, cost * UInt64(run.frames) / frames) }

@@ -38,11 +38,12 @@ extension Worker {
         heldBatches = held
     }
 
+    @inline(__always)
     private func holdsBack(_ batch: UInt32, of room: UInt32) -> Bool {
         load.isBusy && batches[batch].voice.frames == 0
             && batches[batch].data.bytes.count < Limits.dataSendBytes
             && batches[batch].data.longestFrame < Limits.dataSendMessageBytes
-            && rooms[room].pace.isAhead(at: now) && leaving == nil && drainDeadline == nil
+            && rooms[room].pace.isAhead(at: now) && !isLeaving && drainDeadline == nil
     }
 }
 

@@ -48,9 +48,11 @@ extension Worker {
         if !staysWatched { setInterest(slot, connections[slot].interest.subtracting(.read)) }
     }
 
+    @inline(__always)
     private var canBeginHandshake: Bool { handshakes.count < Limits.tlsHandshakesMax }
 
     /// Whether a handshake that waits can go on at once.
+    @inline(__always)
     var canResumeHandshake: Bool {
         !waitingHandshakes.begun.isEmpty || (!waitingHandshakes.new.isEmpty && canBeginHandshake)
     }

@@ -13,14 +13,14 @@ extension Worker {
             if isBatchFull(room) { flushRoom(room) }
             receiveFrames(slot, bytes, &offset)
         } while offset < bytes.byteCount && connections[slot].phase == .open
-        guard hasPace else { return }
+        guard messageLimits.hasPace else { return }
         pace(slot, messages: Int(tally.messagesReceived - before), bytes: bytes.byteCount)
     }
 
     /// Takes frames apart until all bytes are taken, the connection closes, or its room's batch is full.
     private mutating func receiveFrames(_ slot: UInt32, _ bytes: RawSpan, _ offset: inout Int) {
         while connections[slot].phase == .open {
-            switch connections[slot].frames.next(bytes, &offset, messageBytesMax: configuration.messageBytesMax) {
+            switch connections[slot].frames.next(bytes, &offset, messageBytesMax: messageLimits.messageBytesMax) {
             case .needMore:
                 return
             case .message(let payload, let isText):
