@@ -92,7 +92,7 @@ extension Worker {
         // TLS has nothing to say before its handshake.
         if tlsContext == nil {
             let answer = Response.error(.serviceUnavailable, "relay full", extra: [("Retry-After", "1")])
-            _ = unsafe send(socket.number, answer, answer.count, Int32(MSG_NOSIGNAL))
+            _ = unsafe send(socket.number, answer, answer.count, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
         }
         if let suppressed = acceptLogRate.admit(nowNanoseconds: now) {
             logger.warning(

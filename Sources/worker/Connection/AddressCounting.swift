@@ -45,7 +45,7 @@ extension Worker {
         // TLS has nothing to say before its handshake.
         if tlsContext == nil, let refusal = JoinResult.addressFull.refusal {
             let answer = Response.error(refusal.status, refusal.text, extra: [("Retry-After", "1")])
-            _ = unsafe send(socket.number, answer, answer.count, Int32(MSG_NOSIGNAL))
+            _ = unsafe send(socket.number, answer, answer.count, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
         }
     }
 

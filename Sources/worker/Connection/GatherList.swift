@@ -77,6 +77,10 @@ struct GatherList: ~Copyable {
         case failed(Int32)
     }
 
+    /// Never waits and raises no signal. MSG_DONTWAIT as well, because O_NONBLOCK belongs to the open socket, and so also to the process
+    /// that handed it over.
+    private static let flags = Int32(MSG_NOSIGNAL | MSG_DONTWAIT)
+
     /// Sends everything in one call: send(2) for one piece, which is cheaper, else sendmsg(2).
     func send(to socket: Int32) -> Sent {
         precondition(count > 0, "nothing to send")
@@ -85,14 +89,14 @@ struct GatherList: ~Copyable {
             var message = unsafe msghdr()
             unsafe message.msg_iov = unsafe vectors
             unsafe message.msg_iovlen = count
-            if let sent = Self.sent(unsafe sendmsg(socket, &message, Int32(MSG_NOSIGNAL))) { return sent }
+            if let sent = Self.sent(unsafe sendmsg(socket, &message, Self.flags)) { return sent }
         }
     }
 
     /// Sends one piece.
     static func send(_ start: UnsafeRawPointer?, _ count: Int, to socket: Int32) -> Sent {
         while true {
-            if let sent = sent(unsafe Glibc.send(socket, start, count, Int32(MSG_NOSIGNAL))) { return sent }
+            if let sent = sent(unsafe Glibc.send(socket, start, count, flags)) { return sent }
         }
     }
 
