@@ -165,7 +165,8 @@ package struct AddressTable: @unchecked Sendable {
         guard token != .none, place <= mask else { return }
         while true {
             let word = load(place)
-            guard word != 0, word & Self.fingerprintMask == token.fingerprint else { return }
+            // A count of 0 beside a fingerprint is written by no worker in its right mind; the supervisor gives for it all the same.
+            guard word >= Self.one, word & Self.fingerprintMask == token.fingerprint else { return }
             let less = word - Self.one
             if exchange(place, word, less < Self.one ? 0 : less) { return }
         }

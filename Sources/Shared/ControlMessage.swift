@@ -434,6 +434,8 @@ package struct ControlChannel: ~Copyable {
         guard received >= 0 else {
             return switch errno {
             case EAGAIN, ENOBUFS, ENOMEM: .nothing
+            // The message is gone, and what came with it is closed.
+            case EMSGSIZE: .malformed(.invalid(field: "size"))
             case ECONNRESET: .closed
             case let code: .failed(SystemError("recvmsg", code))
             }

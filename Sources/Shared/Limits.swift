@@ -33,6 +33,9 @@ package enum Limits {
 
     /// A per-address burst, as a multiple of RELAY_RATE_LIMIT_PER_IP: the wire protocol's.
     package static let joinBurstFactor = 2
+    /// The furthest ahead that an address's arrival time can be in the limiter's table: a burst at the lowest rate, and much more. A
+    /// worker that writes another there neither stops the others nor shuts an address out for ever.
+    package static let limiterDebtNanosecondsMax: UInt64 = 60_000_000_000
     /// Clients that a room may have over RELAY_MAX_CLIENTS_PER_ROOM where they are hosts: the wire protocol's. A host
     /// returns while its old connection is still dying.
     package static let hostOverRoomMax = 4
@@ -366,6 +369,34 @@ package enum Limits {
     /// rooms share a message, and the supervisor is woken a hundred times a second at the most; with more, a worker that crashes
     /// takes the keys of rooms along which have been in use for a while.
     package static let hostKeyReportNanoseconds: UInt64 = 10_000_000
+    /// Messages of one worker that the supervisor takes in one turn of its loop; between turns it looks after the others.
+    package static let controlMessagesPerTurnMax = 64
+    /// Messages of one worker that it takes in a second, and at once: a storm of joins makes a hundred, the death of a leaver one for 48
+    /// rooms. Beyond it they wait in the channel.
+    package static let controlMessagesPerSecond: UInt64 = 2000
+    package static let controlMessagesBurst = 8192
+    /// Messages of a process that has ended: more than its channel holds, for it may have given its end away.
+    package static let controlMessagesLastMax = 8192
+    /// Messages of one process that are malformed or out of place, before it is killed. In its right mind a worker sends none; a few
+    /// may cross with a message of the supervisor's.
+    package static let controlFaultsMax = 64
+    /// Looks a second apart at which a process may be without its control channel before it is killed.
+    package static let controlLostChecksMax = 3
+    /// The reason of a worker that could not begin.
+    package static let failureBytesMax = 1024
+    /// Host keys of one worker's slot: those of all rooms, those that outlived their rooms' worker, and a margin.
+    package static func hostKeysMax(_ configuration: Configuration) -> Int { 2 * configuration.roomsMax + 1024 }
+    /// Host keys of all slots. One slot that holds as many as it may leaves the others as many as they can need.
+    package static func hostKeysTotalMax(_ configuration: Configuration) -> Int {
+        2 * hostKeysMax(configuration) + 1024 * configuration.workers
+    }
+    /// Looks a second apart at which a count over the whole relay must be wrong before the supervisor puts it right.
+    package static let quotaLooksMax = 10
+    /// Rooms, or connections, that may be counted and in no worker's gauge, or the other way round: those on their way between workers
+    /// at a reload.
+    package static let quotaMargin: UInt64 = 512
+    /// Messages that are thrown away from an inbox that nobody will read: more than it holds, for others may still fill it.
+    package static let inboxDiscardsMax = 65_536
     /// Messages that wait for a worker or supervisor that does not read; a launch is sent whole, whatever its length.
     package static let controlQueueMessagesMax = 4096
 

@@ -29,6 +29,11 @@ package enum LogText {
         String(decoding: quotedBytes(text, bytesMax: bytesMax), as: UTF8.self)
     }
 
+    /// Escaped and cut: another process's words, to be kept and shown later.
+    package static func shown(_ text: String, bytesMax: Int) -> String {
+        String(decoding: escaped(text, bytesMax: bytesMax), as: UTF8.self)
+    }
+
     /// A JSON string.
     package static func json(_ text: String, bytesMax: Int) -> [UInt8] {
         let quote = [UInt8(ascii: "\"")]

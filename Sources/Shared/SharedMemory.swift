@@ -203,7 +203,9 @@ package struct SharedMemory: @unchecked Sendable {
         while true {
             let slot = limiterSlot(key: key, now: now)
             let arrival = word(slot + 8).load(ordering: .relaxed)
-            let next = max(arrival, now) + interval
+            // Nobody owes more than a burst, which is seconds: what is further ahead was not written here.
+            let isOurs = arrival <= now &+ Limits.limiterDebtNanosecondsMax
+            let next = (isOurs ? max(arrival, now) : now) + interval
             if next - now > tolerance { return next - tolerance - now }
             guard word(slot + 8).exchange(expected: arrival, desired: next) else { continue }
             // Another worker may have given the slot to another address between the search and the exchange. Then that
@@ -359,7 +361,7 @@ package struct WorkerPage: @unchecked Sendable {
     }
 
     package subscript(gauge: Gauge) -> UInt64 {
-        get { word(Self.gaugesOffset + gauge.rawValue * 8).load(ordering: .relaxed) }
+        get { min(word(Self.gaugesOffset + gauge.rawValue * 8).load(ordering: .relaxed), gauge.most) }
         nonmutating set { word(Self.gaugesOffset + gauge.rawValue * 8).store(newValue, ordering: .relaxed) }
     }
 

@@ -131,6 +131,8 @@ struct Credentials {
     }
 
     private static func date(_ seconds: Int64) -> String {
-        LogText.utc(nanoseconds: UInt64(max(0, seconds)) * 1_000_000_000)
+        // Nanoseconds end in the year 2554, certificates may go on to 9999.
+        let latest = Int64(UInt64.max / 1_000_000_000)
+        return LogText.utc(nanoseconds: UInt64(min(max(0, seconds), latest)) * 1_000_000_000)
     }
 }

@@ -85,11 +85,12 @@ struct Change {
     let workersBefore: Int
     var moved = ControlMessage.Moved()
 
+    /// Adds what a worker says that it has let go: each number as far as it can be true.
     mutating func add(_ part: ControlMessage.Moved) {
-        moved.rooms += part.rooms
-        moved.clients += part.clients
-        moved.bytes += part.bytes
-        moved.longestPause = max(moved.longestPause, part.longestPause)
+        moved.rooms &+= min(part.rooms, Gauge.rooms.most)
+        moved.clients &+= min(part.clients, Gauge.clients.most)
+        moved.bytes &+= min(part.bytes, Gauge.heldBytes.most)
+        moved.longestPause = max(moved.longestPause, min(part.longestPause, Gauge.movePauseMax.most))
     }
 
     /// What the successors wait for.
@@ -285,11 +286,18 @@ extension Supervisor {
         }
     }
 
+    /// Tells a process the inboxes of the workers that serve, to be used from now on; it answers `routed`.
+    private func sendRoute(to place: WorkerPlace, leaves: Bool) throws(SystemError) {
+        guard place.control != nil else { return }
+        place.willRoute()
+        try sendInboxes(of: places, to: place)
+        try place.control?.sendAlways(.route(workers: places.count, leaves: leaves))
+    }
+
     /// A leaver's place that a process starts in again: there may be connections in its inbox.
     func sendRoute(afterLaunchOf place: WorkerPlace) throws(SystemError) {
         guard leavers.contains(where: { $0 === place }) else { return }
-        try sendInboxes(of: places, to: place)
-        try place.control?.sendAlways(.route(workers: places.count, leaves: true))
+        try sendRoute(to: place, leaves: true)
         if change?.stage == .moving { try place.control?.sendAlways(.lastCall) }
     }
 
@@ -345,16 +353,16 @@ extension Supervisor {
         }
         for place in staying + stragglers + now.leavers {
             let leaves = !staying.contains { $0 === place }
+            place.mustRoute()
             // One that stays and has no process now is told when it starts again; a straggler that has ended says no more.
-            place.isRouted = !leaves && place.pid == nil || place.hasMoved && place.control == nil
+            if !leaves && place.pid == nil || place.hasMoved && place.control == nil { place.skipRoute() }
             if leaves && place.pid == nil && !place.hasMoved {
                 // What waits in its inbox must be read by somebody.
                 launch(place)
                 continue
             }
             do throws(SystemError) {
-                try sendInboxes(of: places, to: place)
-                try place.control?.sendAlways(.route(workers: places.count, leaves: leaves))
+                try sendRoute(to: place, leaves: leaves)
             } catch {
                 logger.debug("route: \(error)")
             }
@@ -414,7 +422,7 @@ extension Supervisor {
         }
         guard let leaver = leavers.firstIndex(where: { $0 === place }) else {
             // A worker that stays is told of the new inboxes when it starts again.
-            place.isRouted = true
+            place.skipRoute()
             return false
         }
         if place.hasMoved {
@@ -434,7 +442,7 @@ extension Supervisor {
             _ = worker.send(.sourceGone(index: place.index))
         }
         place.hostKeys = [:]
-        place.isRouted = false
+        place.mustRoute()
         // Another process in its place takes what waits in its inbox; but not for ever.
         place.deathsLeaving += 1
         guard place.deathsLeaving >= Limits.leaverDeathsMax else { return false }

@@ -68,6 +68,9 @@ final class Supervisor {
     private let isTakingOver: Bool
     private var exitStatus = ExitStatus.success
     private var heartsCheckedAt: UInt64 = 0
+    /// What workers said that was not heeded, by `WorkerFault`'s order.
+    private(set) var workerFaults = [UInt64](repeating: 0, count: WorkerFault.allCases.count)
+    private var faultLogRate = LogRate(perSecond: 1, burst: 5)
 
     var address: ListenAddress { listeners.address }
     var adminAddress: ListenAddress? { admin.address }
@@ -236,15 +239,20 @@ final class Supervisor {
 
     /// Waits for a signal, a message, or the next thing that is due. poll(2): there is a handful of descriptors.
     private func wait() -> Ready {
-        let reachable = everyPlace.filter { $0.control != nil }
+        let now = Clock.monotonicNanoseconds()
+        var patience = Limits.heartbeatCheckNanoseconds
+        let reachable = everyPlace.filter { place in
+            guard place.control != nil else { return false }
+            guard let due = place.pausedUntil(now: now) else { return true }
+            patience = min(patience, due - min(now, due))
+            return false
+        }
         var polled = reachable.map { place in
             let writes = place.control?.isBlocked == true ? Int16(POLLOUT) : 0
             return pollfd(fd: place.control?.number ?? -1, events: Int16(POLLIN) | writes, revents: 0)
         }
         polled.append(pollfd(fd: signals.number, events: Int16(POLLIN), revents: 0))
         polled.append(pollfd(fd: admin.number, events: Int16(POLLIN), revents: 0))
-        let now = Clock.monotonicNanoseconds()
-        var patience = Limits.heartbeatCheckNanoseconds
         for due in everyPlace.compactMap(\.restartDue) + [killDue].compactMap({ $0 }) {
             patience = min(patience, due > now ? due - now : 0)
         }
@@ -309,58 +317,71 @@ final class Supervisor {
 
     // MARK: - Messages from workers
 
-    private func receive(from place: WorkerPlace) {
+    /// Takes what a worker has said: a bounded number of messages, for what is left makes the next wait short.
+    ///
+    /// - Parameter max: as many as that.
+    private func receive(from place: WorkerPlace, max: Int = Limits.controlMessagesPerTurnMax) {
         guard place.control != nil else { return }
+        let now = Clock.monotonicNanoseconds()
         // What can't be sent to a worker that is dying is no reason not to hear what it said.
         do throws(SystemError) { try place.control?.flush() } catch { logger.debug("flush: \(error)") }
-        while let received = place.control?.receive() {
+        for _ in 0..<max {
+            guard let received = place.control?.receive() else { return }
             switch consume received {
             case .nothing:
                 return
             case .message(let message, let descriptors):
                 for descriptor in descriptors { _ = close(descriptor) }
-                heed(message, place)
-            case .closed:
-                // Its end is reaped in a moment.
-                place.control = nil
-                return
+                place.tookMessage(now: now)
+                switch place.heed(message, in: &change, keysMax: hostKeysMax(of: place), now: now) {
+                case .nothing: break
+                case .ready: becameReady(place)
+                case .fault(let fault): add(fault, "\(message.name)", place)
+                }
             case .failed:
                 place.control = nil
                 return
+            case .closed:
+                // Its end is reaped in a moment, or it is killed for it (`watchHearts`).
+                place.control = nil
+                return
             case .malformed(let error):
-                logger.error(
-                    "control message not understood",
-                    metadata: ["worker": "\(place.index)", "reason": "\(error)"])
+                place.tookMessage(now: now)
+                add(.malformed, "\(error)", place)
             }
         }
     }
 
-    private func heed(_ message: ControlMessage, _ place: WorkerPlace) {
-        switch message {
-        case .ready:
-            place.isReady = true
-            // The first one is enough to serve: the others' absence is told as what it is.
-            if drainDeadline == nil { memory.phase = .serving }
-            logger.debug("worker ready", metadata: ["worker": "\(place.index)", "pid": "\(place.pid ?? 0)"])
-            if let deadline = drainDeadline {
-                _ = place.send(.drain(deadline: deadline, isRestart: becomesSuccessor))
-            }
-        case .hostKeys(let keys):
-            place.take(keys, now: Clock.monotonicNanoseconds())
-        case .failed(let reason):
-            // Told with its end, which follows.
-            place.failure = reason
-        case .routed:
-            place.isRouted = true
-        case .moved(let moved):
-            place.hasMoved = true
-            change?.add(moved)
-        case .launch, .inboxes, .start, .drain, .checkCredentials, .credentials, .makeCertificate, .certificate,
-            .listeners, .serve, .route, .lastCall, .sourceGone:
-            logger.error(
-                "control message out of place",
-                metadata: ["worker": "\(place.index)", "message": "\(message.name)"])
+    private func becameReady(_ place: WorkerPlace) {
+        // The first one is enough to serve: the others' absence is told as what it is.
+        if drainDeadline == nil { memory.phase = .serving }
+        logger.debug("worker ready", metadata: ["worker": "\(place.index)", "pid": "\(place.pid ?? 0)"])
+        if let deadline = drainDeadline {
+            _ = place.send(.drain(deadline: deadline, isRestart: becomesSuccessor))
         }
+    }
+
+    /// Host keys that a place may have: its share, as far as the others leave it.
+    private func hostKeysMax(of place: WorkerPlace) -> Int {
+        let others = everyPlace.reduce(0) { $0 + ($1 === place ? 0 : $1.hostKeys.count) }
+        return min(Limits.hostKeysMax(configuration), max(0, Limits.hostKeysTotalMax(configuration) - others))
+    }
+
+    /// Counts what a worker should not have said, and kills one that goes on.
+    private func add(_ fault: WorkerFault, _ detail: String, _ place: WorkerPlace) {
+        for (number, one) in WorkerFault.allCases.enumerated() where one == fault { workerFaults[number] &+= 1 }
+        let metadata: Logger.Metadata = [
+            "worker": "\(place.index)", "pid": "\(place.pid ?? 0)", "fault": "\(fault.rawValue)",
+            "message": "\(detail)",
+        ]
+        if let suppressed = faultLogRate.admit(nowNanoseconds: Clock.monotonicNanoseconds()) {
+            logger.error(
+                "message of a worker not heeded", metadata: metadata.merging(["suppressed": "\(suppressed)"]) { $1 })
+        }
+        // A key too many is lost, and no more; what is no message, or another's, comes from a worker that is not itself.
+        guard fault != .hostKeys, place.add(fault) else { return }
+        logger.error("worker sends nonsense: killing it", metadata: metadata)
+        place.kill(because: "sent nonsense")
     }
 
     // MARK: - Ends of workers
@@ -388,8 +409,8 @@ final class Supervisor {
             guard pid > 0 else { return }
             guard let place = everyPlace.first(where: { $0.pid == pid }) else { continue }
             // What it said last: host keys above all.
-            receive(from: place)
-            let end = WorkerEnd(waitStatus: status, reason: place.failure)
+            receive(from: place, max: Limits.controlMessagesLastMax)
+            let end = WorkerEnd(waitStatus: status, reason: place.killReason ?? place.failure)
             place.record(end, cpuSeconds: Double(microseconds) / 1e6)
             ended(place, end)
         }
@@ -462,14 +483,21 @@ final class Supervisor {
                 place.restarts.lived(uptime: now - place.launchedAt)
                 place.page.deathsInRow = place.restarts.deathsInRow
             }
-            guard let pid = place.pid, place.isSilent() else { continue }
+            guard let pid = place.pid else { continue }
+            if place.isUnreachable() {
+                logger.error(
+                    "worker has closed its control channel: killing it",
+                    metadata: ["worker": "\(place.index)", "pid": "\(pid)"])
+                place.kill(because: "closed its control channel")
+            }
+            guard place.isSilent() else { continue }
             logger.error(
                 "worker hangs: killing it",
                 metadata: [
                     "worker": "\(place.index)", "pid": "\(pid)",
                     "silent": "\((now - min(now, place.page.heartbeat)) / 1_000_000)ms",
                 ])
-            kill(pid, SIGKILL)
+            place.kill(because: "hung")
         }
     }
 
@@ -536,9 +564,11 @@ final class Supervisor {
         for place in everyPlace {
             guard let pid = place.pid else { continue }
             if !isForced {
-                logger.warning("worker did not stop in time: killing it", metadata: ["worker": "\(place.index)"])
+                logger.warning(
+                    "worker did not stop in time: killing it",
+                    metadata: ["worker": "\(place.index)", "pid": "\(pid)"])
             }
-            kill(pid, SIGKILL)
+            place.kill(because: "did not stop in time")
         }
         // Asked again in a second, should one be slow to die.
         isForced = false

@@ -7,22 +7,27 @@ import Shared
 enum WorkerEnd: Equatable, CustomStringConvertible {
     /// With a status of ExitStatus, and the reason that the worker gave, if it gave one.
     case exited(Int32, reason: String?)
-    case killed(signal: Int32)
+    /// With the reason of the supervisor, if it has killed it.
+    case killed(signal: Int32, reason: String? = nil)
 
-    /// - Parameter status: as waitpid(2) tells it.
+    /// - Parameters:
+    ///   - status: as waitpid(2) tells it.
+    ///   - reason: the worker's for an exit, the supervisor's for a kill.
     init(waitStatus status: Int32, reason: String?) {
         self =
             clinux_wait_exited(status) != 0
-            ? .exited(clinux_wait_exit_status(status), reason: reason) : .killed(signal: clinux_wait_signal(status))
+            ? .exited(clinux_wait_exit_status(status), reason: reason)
+            : .killed(signal: clinux_wait_signal(status), reason: reason)
     }
 
     /// "signal 9 (Killed)", "trap, signal 4 (Illegal instruction)", "exit 71 (could not begin): out of memory".
     var description: String {
         switch self {
-        case .killed(let signal):
+        case .killed(let signal, let reason):
             // What a failed check of Swift's ends in: SIGILL on x86, SIGTRAP on ARM.
             let kind = signal == SIGILL || signal == SIGTRAP ? "trap, signal" : "signal"
-            return unsafe "\(kind) \(signal) (\(String(cString: strsignal(signal))))"
+            let name = unsafe String(cString: strsignal(signal))
+            return "\(kind) \(signal) (\(name))\(reason.map { ": \($0)" } ?? "")"
         case .exited(let status, let reason):
             let meaning = Self.meaning(status).map { " (\($0))" } ?? ""
             return "exit \(status)\(meaning)\(reason.map { ": \($0)" } ?? "")"

@@ -33,9 +33,9 @@ final class WorkerPlace {
 
     private(set) var pid: pid_t?
     var control: ControlChannel?
-    var isReady = false
+    private(set) var isReady = false
     /// In a change of generations: whether it hands joins to the new inboxes, and whether it has no room left.
-    var isRouted = false
+    private(set) var isRouted = false
     var hasMoved = false
     /// Processes that have died here since the place was left.
     var deathsLeaving = 0
@@ -51,8 +51,15 @@ final class WorkerPlace {
     private(set) var lastEnd: WorkerEnd?
     /// CPU time of the processes that have ended.
     private(set) var cpuSecondsOfTheDead = 0.0
-    /// What the process said last about why it can't go on.
-    var failure: String?
+    /// Why the process says that it can't begin, fit to be shown.
+    private(set) var failure: String?
+    /// Why the supervisor has killed the process.
+    private(set) var killReason: String?
+    /// What the process has been told, and so may answer: routes, each with `routed`.
+    private var routesUnanswered = 0
+    /// Looks at which the process was without its control channel.
+    private var controlLostChecks = 0
+    private var conduct = WorkerConduct()
     /// When the next process is due, CLOCK_MONOTONIC nanoseconds; nil if one runs or none is wanted.
     var restartDue: UInt64?
     /// Keys of the place's rooms. The expiry is 0 while the worker that has the room lives.
@@ -122,7 +129,7 @@ final class WorkerPlace {
         var descriptors: [Int32] = [-1, -1]
         var connections: [AddressToken] = []
         defer { bytes.wipe() }
-        while true {
+        for _ in 0..<Limits.inboxDiscardsMax {
             var count = 0
             let received = unsafe clinux_receive_message(
                 inboxReceiver, &bytes, bytes.count, &descriptors, descriptors.count, &count)
@@ -136,6 +143,7 @@ final class WorkerPlace {
             guard count > 0 else { continue }
             connections.append(AddressToken(inMessage: unsafe bytes.span.extracting(0..<received).bytes))
         }
+        return connections
     }
 
     /// Closes the inbox: for a place that nobody will come to again.
@@ -149,7 +157,9 @@ final class WorkerPlace {
         self.pid = pid
         self.control = consume control
         isReady = false
-        failure = nil
+        (failure, killReason) = (nil, nil)
+        (routesUnanswered, controlLostChecks) = (0, 0)
+        conduct = WorkerConduct()
         if lastEnd != nil { restartCount += 1 }
         (heartbeatSeen, silentChecks) = (0, 0)
         launchedAt = now
@@ -174,11 +184,79 @@ final class WorkerPlace {
     }
 
     /// The process has told of host keys: a room's own has no expiry, one that it was given has, and one that is over a past one.
-    func take(_ keys: [ControlMessage.HostKey], now: UInt64) {
+    ///
+    /// - Parameter max: keys that the place may have.
+    /// - Returns: whether all were taken.
+    func take(_ keys: [ControlMessage.HostKey], max: Int, now: UInt64) -> Bool {
+        var tookAll = true
         for key in keys {
-            let isOver = key.expiry != 0 && key.expiry <= now
-            hostKeys[key.room] = isOver ? nil : HostKey(publicKey: key.publicKey, expiry: key.expiry)
+            if key.expiry != 0 && key.expiry <= now {
+                hostKeys[key.room] = nil
+                continue
+            }
+            guard hostKeys.count < max || hostKeys[key.room] != nil else {
+                tookAll = false
+                continue
+            }
+            // No key outlives its worker by more than this, whatever the worker says.
+            let expiry = min(key.expiry, now + Limits.hostKeySurvivalNanoseconds)
+            hostKeys[key.room] = HostKey(publicKey: key.publicKey, expiry: expiry)
         }
+        return tookAll
+    }
+
+    // MARK: - What the process may say, and when
+
+    /// The process says that it serves. False if it has said so before.
+    func becomeReady() -> Bool {
+        guard !isReady else { return false }
+        isReady = true
+        return true
+    }
+
+    /// The process says why it can't begin. False if it has begun, or said so before.
+    func fail(_ reason: String) -> Bool {
+        guard !isReady, failure == nil else { return false }
+        failure = LogText.shown(reason, bytesMax: Limits.failureBytesMax)
+        return true
+    }
+
+    /// Whether the change of generations goes on without this place's word: it has no process now, or none that has to say anything.
+    func skipRoute() { isRouted = true }
+
+    /// The change of generations waits for this place.
+    func mustRoute() { isRouted = false }
+
+    /// The process is sent `route`.
+    func willRoute() { routesUnanswered += 1 }
+
+    /// The process answers a route. False if it was not sent any.
+    func routed() -> Bool {
+        guard routesUnanswered > 0 else { return false }
+        routesUnanswered -= 1
+        isRouted = routesUnanswered == 0
+        return true
+    }
+
+    /// Until when the process is not listened to, because it has said too much too fast.
+    func pausedUntil(now: UInt64) -> UInt64? { conduct.pausedUntil(now: now) }
+
+    func tookMessage(now: UInt64) { conduct.tookMessage(now: now) }
+
+    /// The process has said what it should not. True if it is to be killed for it.
+    func add(_ fault: WorkerFault) -> Bool { conduct.add(fault) }
+
+    /// Looks at the control channel once a second. True when the process has been without one for too long; that is said once.
+    func isUnreachable() -> Bool {
+        controlLostChecks = control == nil && pid != nil ? controlLostChecks + 1 : 0
+        return controlLostChecks == Limits.controlLostChecksMax
+    }
+
+    /// The corresponding C function is kill(2) with SIGKILL: its end is then handled like any other, and told with the reason.
+    func kill(because reason: String) {
+        guard let pid else { return }
+        if killReason == nil { killReason = reason }
+        _ = Glibc.kill(pid, SIGKILL)
     }
 
     /// The keys as messages to a worker.

@@ -97,6 +97,17 @@ extension AddressToken {
         }
     }
 
+    @Test func `survives an entry whose count is none, which a worker in its right mind never writes`() throws {
+        let fixture = try Fixture()
+        let ledger = try fixture.ledger(0)
+        let token = ledger.take(key: 7, max: 2)
+        let fingerprint = token.bits & (1 << 42 - 1)
+        fixture.setWord(4096 + 8 * token.place, fingerprint)
+        try fixture.reclaim(0)
+        let word = fixture.word(4096 + 8 * token.place)
+        #expect(word == fingerprint)
+    }
+
     @Test func `is mapped only where one was made`() throws {
         let plain = try SharedMemory.makeFile()
         _ = try SharedMemory.create(in: plain)

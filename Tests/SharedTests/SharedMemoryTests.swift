@@ -123,6 +123,15 @@ private let second: UInt64 = 1_000_000_000
         }
     }
 
+    @Test func `believes a page no more than can be`() throws {
+        let fixture = try Fixture(workers: 1)
+        for gauge in Gauge.allCases {
+            fixture.setWord(8192 + 64 + 8 * gauge.rawValue, .max)
+            #expect(fixture.memory.page(0)[gauge] == gauge.most)
+            #expect(gauge.most <= UInt64.max / UInt64(Limits.workerPages))
+        }
+    }
+
     private func readOnly() throws -> Int32 {
         let number = open("/dev/null", O_RDONLY | O_CLOEXEC)
         try #require(number >= 0)
@@ -375,6 +384,18 @@ extension `The health of the relay` {
         for _ in 0..<2 { #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 2, now: start) == nil) }
         #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 2, now: start) == second)
         #expect(fixture.memory.limiterEvictions == 0)
+    }
+
+    @Test func `is neither stopped nor shut by an arrival time that none of its workers wrote`() throws {
+        let fixture = try Fixture()
+        #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 2, now: start) == nil)
+        let table = 8192 * 1025
+        let places = (0..<65_536).filter { fixture.word(table + 16 * $0) == 5 }
+        let place = try #require(places.first)
+        for arrival in [.max, .max - 1, start + 61 * second] as [UInt64] {
+            fixture.setWord(table + 16 * place + 8, arrival)
+            #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 2, now: start) == nil)
+        }
     }
 
     @Test func `admits no more than its whole table in one instant, however many addresses come`() throws {

@@ -42,6 +42,11 @@ import Testing
         change.add(part)
         #expect(change.moved.rooms == 2 && change.moved.clients == 4 && change.moved.bytes == 6)
         #expect(change.moved.longestPause == 5)
+        // Whatever a worker says, and however often.
+        (part.rooms, part.clients, part.bytes, part.longestPause) = (.max, .max, .max, .max)
+        for _ in 0..<1000 { change.add(part) }
+        #expect(change.moved.rooms == 2 + 1000 * Gauge.rooms.most)
+        #expect(change.moved.longestPause == Gauge.movePauseMax.most)
     }
 
     @Test func `gives every listener to exactly one worker, whatever the counts`() {

@@ -12,7 +12,8 @@ import Testing
 
     @Test func `is told by its signal, and a trap as one`() {
         #expect("\(WorkerEnd(waitStatus: SIGKILL, reason: nil))" == "signal 9 (Killed)")
-        #expect("\(WorkerEnd(waitStatus: SIGSEGV | 0x80, reason: "x"))" == "signal 11 (Segmentation fault)")
+        #expect("\(WorkerEnd(waitStatus: SIGSEGV | 0x80, reason: nil))" == "signal 11 (Segmentation fault)")
+        #expect("\(WorkerEnd(waitStatus: SIGKILL, reason: "hung"))" == "signal 9 (Killed): hung")
         #expect("\(WorkerEnd(waitStatus: SIGILL, reason: nil))" == "trap, signal 4 (Illegal instruction)")
         #expect("\(WorkerEnd(waitStatus: SIGTRAP, reason: nil))" == "trap, signal 5 (Trace/breakpoint trap)")
     }

@@ -37,16 +37,34 @@ import Testing
     @Test func `keeps of host keys what its process has told last, and none that is over`() throws {
         let place = try place()
         let key = [UInt8](repeating: 1, count: 32)
-        place.take(
+        var isAll = place.take(
             [
                 .init(room: [1], publicKey: key, expiry: 0), .init(room: [2], publicKey: key, expiry: now + 1),
                 .init(room: [3], publicKey: key, expiry: 0),
-            ], now: now)
+            ], max: 3, now: now)
+        #expect(isAll)
         #expect(place.hostKeys.mapValues(\.expiry) == [[1]: 0, [2]: now + 1, [3]: 0])
-        place.take([.over(room: [1]), .init(room: [3], publicKey: [2], expiry: 0), .over(room: [4])], now: now)
+        isAll = place.take(
+            [.over(room: [1]), .init(room: [3], publicKey: [2], expiry: 0), .over(room: [4])], max: 3, now: now)
+        #expect(isAll)
         #expect(place.hostKeys.mapValues(\.publicKey) == [[2]: key, [3]: [2]])
-        place.take([.init(room: [2], publicKey: key, expiry: now)], now: now)
+        isAll = place.take([.init(room: [2], publicKey: key, expiry: now)], max: 3, now: now)
+        #expect(isAll)
         #expect(place.hostKeys.keys.sorted { $0[0] < $1[0] } == [[3]])
+    }
+
+    @Test func `keeps no more host keys than it may have, and none for longer than a minute after its worker`() throws {
+        let place = try place()
+        let key = [UInt8](repeating: 1, count: 32)
+        let keys = (0..<5).map { ControlMessage.HostKey(room: [$0], publicKey: key, expiry: .max) }
+        var isAll = place.take(keys, max: 4, now: now)
+        #expect(!isAll && place.hostKeys.count == 4)
+        #expect(place.hostKeys.values.allSatisfy { $0.expiry == now + minute })
+        // What is there already may change, and what has gone leaves room.
+        isAll = place.take([.init(room: [3], publicKey: [2], expiry: 0)], max: 4, now: now)
+        #expect(isAll && place.hostKeys[[3]]?.publicKey == [2])
+        isAll = place.take([.over(room: [0]), keys[4]], max: 4, now: now)
+        #expect(isAll && place.hostKeys.count == 4 && place.hostKeys[[4]] != nil)
     }
 
     @Test func `keeps a key no longer because the next process died as well`() throws {
@@ -64,7 +82,7 @@ import Testing
         let control = try launch(place)
         #expect(place.pid == getpid())
         #expect(place.launchedAt == now)
-        place.isReady = true
+        #expect(place.becomeReady())
         place.page.state = .serving
         for gauge in Gauge.allCases { place.page[gauge] = 3 }
         place.page.add(4, to: .accepted)
@@ -79,9 +97,11 @@ import Testing
 
     @Test func `is not ready, and due for nothing, when a process has been started in it`() throws {
         let place = try place()
-        place.isReady = true
+        let first = try launch(place)
+        #expect(place.becomeReady())
         place.restartDue = 5
         let control = try launch(place)
+        _ = consume first
         #expect(!place.isReady)
         #expect(place.restartDue == nil)
         _ = consume control
@@ -104,7 +124,7 @@ import Testing
         let place = try place()
         defer { place.close() }
         let control = try launch(place)
-        place.isReady = true
+        #expect(place.becomeReady())
         place.hostKeys[[1]] = WorkerPlace.HostKey(publicKey: [2], expiry: 3)
         let state = place.state
         // The other program has the descriptor to itself.

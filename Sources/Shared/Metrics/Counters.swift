@@ -15,6 +15,16 @@ package enum Gauge: Int, CaseIterable, Sendable {
     case heldBytes
     /// Nanoseconds of the longest time that a room was quiet which has moved here.
     case movePauseMax
+
+    /// The most that a worker's page is believed to say: whatever stands there, sums over all pages don't overflow.
+    package var most: UInt64 {
+        switch self {
+        case .connections, .clients: UInt64(Limits.connectionsRange.upperBound)
+        case .rooms: UInt64(Limits.roomsRange.upperBound)
+        // A petabyte, or 13 days.
+        default: 1 << 50
+        }
+    }
 }
 
 /// What has happened in a worker's place since the relay started, over all processes that filled it.

@@ -107,6 +107,12 @@ extension Metrics {
     ]
 
     private static let workers: [Metric] = [
+        .values(
+            "relay_worker_faults_total", .counter,
+            "Messages of workers that the supervisor did not heed, by reason: none, unless a worker is not itself."
+        ) { report in
+            zip(WorkerFault.allCases, report.workerFaults).map { ([("reason", $0.rawValue)], Double($1)) }
+        },
         .values("relay_workers", .gauge, "Workers by state.") { report in
             WorkerReport.State.allCases.map { state in
                 ([("state", state.rawValue)], Double(report.everyWorker.count { $0.state == state }))

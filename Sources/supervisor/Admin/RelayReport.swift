@@ -35,13 +35,15 @@ struct RelayReport {
     var heldBytes: UInt64 = 0
     var limiterEvictions: UInt64 = 0
     var admin = AdminCounts()
+    /// What workers said that was not heeded, in the order of `WorkerFault`.
+    var workerFaults = [UInt64](repeating: 0, count: WorkerFault.allCases.count)
 
     var everyWorker: [WorkerReport] { workers + leavers }
     /// Sums over the workers.
-    var rooms: UInt64 { everyWorker.reduce(0) { $0 + $1.rooms } }
-    var clients: UInt64 { everyWorker.reduce(0) { $0 + $1.clients } }
-    var connections: UInt64 { everyWorker.reduce(0) { $0 + $1.connections } }
-    var restarts: UInt64 { everyWorker.reduce(0) { $0 + $1.restarts } }
+    var rooms: UInt64 { everyWorker.reduce(0) { $0 &+ $1.rooms } }
+    var clients: UInt64 { everyWorker.reduce(0) { $0 &+ $1.clients } }
+    var connections: UInt64 { everyWorker.reduce(0) { $0 &+ $1.connections } }
+    var restarts: UInt64 { everyWorker.reduce(0) { $0 &+ $1.restarts } }
     var workersServing: Int { workers.count { $0.state == .serving } }
 
     /// Why `/readyz` says no; nil while the relay serves.
@@ -138,6 +140,7 @@ extension RelayReport {
         }
         limiterEvictions = memory.limiterEvictions
         admin = supervisor.admin.counts
+        workerFaults = supervisor.workerFaults
     }
 }
 
