@@ -8,7 +8,7 @@ ARG DEBIAN_IMAGE=debian:bookworm-slim
 
 FROM ${SWIFT_IMAGE} AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libsodium-dev libssl-dev pkg-config \
+    && apt-get install --yes --no-install-recommends libseccomp-dev libsodium-dev libssl-dev pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 # Dependencies in layers of their own: a change of ours does not fetch them again.
@@ -18,17 +18,17 @@ RUN swift package resolve
 COPY Sources Sources
 COPY Tests Tests
 # With Swift's own libraries inside, the programs need no toolchain where they run.
-RUN swift build --configuration release --static-swift-stdlib --product relay \
-    && swift build --configuration release --static-swift-stdlib --product relay-worker \
+RUN swift build --configuration release --static-swift-stdlib --disable-local-rpath --product relay \
+    && swift build --configuration release --static-swift-stdlib --disable-local-rpath --product relay-worker \
     && mkdir /relay \
     && install --strip .build/release/relay .build/release/relay-worker /relay/
 
 # ---- Run ----
 
-# The same Debian release as above: the programs are linked with its libssl, libsodium and libstdc++.
+# The same Debian release as above: the programs are linked with its libseccomp, libssl, libsodium and libstdc++.
 FROM ${DEBIAN_IMAGE}
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libsodium23 libssl3 libstdc++6 \
+    && apt-get install --yes --no-install-recommends libseccomp2 libsodium23 libssl3 libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 relay \
     && useradd --uid 10001 --gid relay --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin relay

@@ -8,8 +8,9 @@ URL ?= ws://localhost:8443
 
 export SWIFT ?= swift
 swift_build := $(SWIFT) build --scratch-path $(BUILD)
-release_build := $(swift_build) --configuration release --static-swift-stdlib
-packages := g++ git libsodium-dev libssl-dev pkg-config
+# Without a search of the program's own folder for libraries (RUNPATH): there are none.
+release_build := $(swift_build) --configuration release --static-swift-stdlib --disable-local-rpath
+packages := g++ git libseccomp-dev libsodium-dev libssl-dev pkg-config
 
 .DEFAULT_GOAL := help
 .PHONY: help run run-tls build test lint format check bench fuzz clean

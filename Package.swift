@@ -44,6 +44,8 @@ let package = Package(
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
         // The key schedule that libssl is given, as a provider of libcrypto's.
         .target(name: "CTLSKeys", linkerSettings: [.linkedLibrary("crypto")]),
+        // The sandbox of workers. Linked with libseccomp, as in Debian's libseccomp-dev.
+        .target(name: "CSandbox", cSettings: [.define("_GNU_SOURCE")], linkerSettings: [.linkedLibrary("seccomp")]),
         // The TLS client of relay-load, which shares nothing with the relay's TLS.
         .target(name: "CLoadTLS", linkerSettings: [.linkedLibrary("ssl"), .linkedLibrary("crypto")]),
 
@@ -57,7 +59,7 @@ let package = Package(
         .executableTarget(
             name: "worker",
             dependencies: [
-                "Shared", "CLinux", "COpenSSL", "CSodium", "CTLSKeys",
+                "Shared", "CLinux", "COpenSSL", "CSandbox", "CSodium", "CTLSKeys",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: sourceSettings,
@@ -71,7 +73,8 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
-            swiftSettings: sourceSettings),
+            swiftSettings: sourceSettings,
+            linkerSettings: linkNow),
 
         // End-to-end check and load generator for users.
         .executableTarget(
@@ -81,6 +84,10 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: sourceSettings),
+
+        // For tests: what somebody would do who has taken a worker over.
+        .executableTarget(
+            name: "cageprobe", dependencies: ["CSandbox"], path: "Tests/cageprobe", cSettings: [.define("_GNU_SOURCE")]),
 
         // A folder per module. Integration tests start the `relay` that was built beside them.
         .testTarget(

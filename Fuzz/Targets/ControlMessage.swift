@@ -11,8 +11,10 @@ func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CIn
         configuration: Configuration())
     let seeds: [ControlMessage] = [
         .launch(launch),
-        .inboxes(first: 3), .hostKeys([key, key]), .start, .ready, .drain(deadline: 9),
-        .failed(reason: "why"), .checkCredentials, .credentials(from: -1, until: 2), .makeCertificate,
+        .inboxes(first: 3), .hostKeys([key, key]), .start, .ready(.all),
+        .drain(deadline: 9),
+        .failed(reason: "why"), .checkCredentials(Sandbox()), .credentials(from: -1, until: 2),
+        .makeCertificate(Sandbox(mode: .off, user: 1, group: .max)),
         .certificate([1], privateKey: [2, 3]),
     ]
     plantSeeds(seeds.map { $0.bytes })

@@ -1,6 +1,7 @@
 // A member of a room that moves, the session in it, and what else comes in an inbox then.
 
 import Glibc
+
 @testable import Shared
 @testable import worker
 

@@ -2,20 +2,24 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <linux/sockios.h>
 #include <stddef.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,7 +29,57 @@ int clinux_accept(int listener, struct sockaddr_storage *address) {
     return accept4(listener, (struct sockaddr *)address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
-int clinux_memfd(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8U // Linux 6.3
+#endif
+
+int clinux_memfd(const char *name) {
+    static unsigned known = MFD_NOEXEC_SEAL;
+    int file = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | known);
+    if (file >= 0 || errno != EINVAL || known == 0) return file;
+    known = 0;
+    return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+}
+
+int clinux_seal(int file, enum clinux_seals seals) {
+    int flags = F_SEAL_SHRINK;
+    if (seals != CLINUX_SEAL_SHRINK) flags |= F_SEAL_GROW | F_SEAL_SEAL;
+    if (seals == CLINUX_SEAL_ALL) flags |= F_SEAL_WRITE;
+    return fcntl(file, F_ADD_SEALS, flags);
+}
+
+int clinux_reopen_for_reading(int file) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+int64_t clinux_file_bytes(int file) {
+    struct stat status;
+    return syscall(SYS_fstat, file, &status) == 0 ? (int64_t)status.st_size : -1;
+}
+
+ssize_t clinux_write_now(int file, const void *bytes, size_t count) {
+    // A pipe that nobody reads any more would raise SIGPIPE.
+    struct pollfd polled = {.fd = file, .events = POLLOUT};
+    if (poll(&polled, 1, 0) != 1 || polled.revents != POLLOUT) return -1;
+    struct iovec vector = {.iov_base = (void *)bytes, .iov_len = count};
+    ssize_t written = pwritev2(file, &vector, 1, -1, RWF_NOWAIT);
+    // A file's pages may have to be waited for, which is no reader's doing: EAGAIN means nothing there.
+    if (written >= 0 || errno == EPIPE || errno == EBADF) return written;
+    if (errno == EAGAIN) {
+        struct stat status;
+        int is_file = syscall(SYS_fstat, file, &status) == 0 && S_ISREG(status.st_mode);
+        errno = EAGAIN;
+        if (!is_file) return -1;
+    }
+    return write(file, bytes, count);
+}
+
+int clinux_is_regular(int file) {
+    struct stat status;
+    return fstat(file, &status) == 0 && S_ISREG(status.st_mode);
+}
 
 int clinux_seqpacket_pair(int pair[2], int buffer) {
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) return -1;
@@ -126,6 +180,8 @@ int clinux_spawn(int program, char *const argv[], char *const envp[], int contro
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
     error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    // Nothing is said there, and what stdout is may be a terminal or a pipe of somebody's.
+    if (error == 0) error = posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
     // dup2 of a descriptor onto itself would keep close-on-exec: the caller's `control` is never 3 by accident,
     // because posix_spawn clears the flag in that case (glibc 2.29 and later).
     if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, control, 3);
@@ -135,6 +191,19 @@ int clinux_spawn(int program, char *const argv[], char *const envp[], int contro
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return error;
+}
+
+int clinux_execute(int program, char *const argv[], char *const envp[]) {
+    syscall(SYS_execveat, program, "", argv, envp, AT_EMPTY_PATH);
+    if (errno != ENOENT) return -1;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", program);
+    fcntl(program, F_SETFD, 0);
+    execve(path, argv, envp);
+    int error = errno;
+    fcntl(program, F_SETFD, FD_CLOEXEC);
+    errno = error;
+    return -1;
 }
 
 int clinux_wait_exited(int status) { return WIFEXITED(status); }
@@ -158,14 +227,6 @@ int clinux_harden(void) {
 void clinux_trim_heap(void) { malloc_trim(0); }
 
 void clinux_set_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
-
-int clinux_drop_root(uint32_t id) {
-    if (geteuid() != 0) return 0;
-    gid_t group = id;
-    if (setgroups(1, &group) != 0) return -1;
-    if (setresgid(id, id, id) != 0) return -1;
-    return setresuid(id, id, id);
-}
 
 uint64_t clinux_raise_descriptor_limit(void) {
     struct rlimit limit;

@@ -23,6 +23,7 @@
 // Two addresses are taken for one if their fingerprints are equal and their places near: of a million addresses at a time that
 // is one pair in half a million relays.
 
+import CLinux
 import Glibc
 import Synchronization
 
@@ -89,7 +90,10 @@ package struct AddressTable: @unchecked Sendable {
         let written = unsafe header.withUnsafeBytes { bytes in
             unsafe pwrite(file, bytes.baseAddress, bytes.count, off_t(SharedMemory.byteCount))
         }
-        guard written == 16, let table = try map(file) else { throw SystemError("pwrite") }
+        // From here on the file keeps its size.
+        guard written == 16, clinux_seal(file, CLINUX_SEAL_SIZE) == 0, let table = try map(file) else {
+            throw SystemError("pwrite")
+        }
         return table
     }
 

@@ -65,6 +65,10 @@ package struct Configuration: Sendable, Equatable {
     package var logLevel = LogLevel.info
     /// RELAY_LOG_FORMAT.
     package var logFormat = LogFormat.text
+    /// RELAY_SANDBOX.
+    package var sandbox = SandboxMode.auto
+    /// RELAY_WORKER_USER: whom the workers of a relay that was started as root become; nil: `relay-worker`, else `nobody`.
+    package var workerUser: String?
 
     package init() {}
 
@@ -143,6 +147,8 @@ extension Configuration {
         Setting("RELAY_SHUTDOWN_GRACE", \.shutdownGraceSeconds, .number(Limits.shutdownGraceSecondsRange)),
         Setting("RELAY_LOG_LEVEL", \.logLevel, .choice),
         Setting("RELAY_LOG_FORMAT", \.logFormat, .choice),
+        Setting("RELAY_SANDBOX", \.sandbox, .choice),
+        Setting("RELAY_WORKER_USER", \.workerUser, .optional(.userName)),
     ]
 
     /// What must be so between settings.

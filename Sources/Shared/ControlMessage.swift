@@ -6,11 +6,11 @@
 //     4       ...    body, by kind:
 //
 //     kind                to      body                                              descriptors beside it
-//     1  launch           worker  index u32, workers u32, page u32, stands by u8,   memory, inbox,
+//     1  launch           worker  index u32, workers u32, page u32, stands by u8,   memory, the same for reading, inbox,
 //                                 placement key (count u32, 16 bytes), workers      with TLS also certificate,
 //                                 that rooms come from u32 and the indices of       private key, ticket keys
-//                                 those (count u32, u32 each), configuration
-//                                 (Configuration.encode)
+//                                 those (count u32, u32 each), sandbox,
+//                                 configuration (Configuration.encode)
 //     2  inboxes          worker  first index u32                                   send ends from that index on
 //     3  hostKeys         both    count u32, then each: room (count u32, bytes),    -
 //                                 public key (count u32, 32 bytes), expiry u64:
@@ -18,13 +18,13 @@
 //                                 supervisor also one that is past: with it ends
 //                                 what was said of the room before
 //     5  start            worker  -                                                 -
-//     6  ready            superv. -                                                 -
+//     6  ready            superv. parts of the sandbox that hold (SandboxParts) u32 -
 //     7  drain            worker  deadline u64: CLOCK_MONOTONIC ns, restart u8      -
 //     8  failed           superv. reason (count u32, UTF-8)                         -
-//     9  checkCredentials worker  -                                                 certificate, private key
+//     9  checkCredentials worker  sandbox                                           certificate, private key
 //    10  credentials      superv. valid from, until: i64 Unix seconds               -
 //
-//    11  makeCertificate  worker  -                                                 -
+//    11  makeCertificate  worker  sandbox                                           -
 //    12  certificate      superv. certificate, private key: count u32, PEM each     -
 //
 //    13  listeners        worker  -                                                 listeners
@@ -34,6 +34,8 @@
 //    17  lastCall         worker  -                                                 -
 //    18  moved            superv. rooms, clients, bytes, longest pause ns: u64      -
 //    19  sourceGone       worker  index u32                                         -
+//
+// A sandbox is its mode u8, user u32 and group u32 (Sandbox.encode).
 //
 // A process that is sent checkCredentials or makeCertificate in place of launch answers, with failed if it can't, and ends.
 //
@@ -56,12 +58,13 @@ package enum ControlMessage: Equatable, Sendable {
     case inboxes(first: Int)
     case hostKeys([HostKey])
     case start
-    case ready
+    /// The worker serves, in a sandbox of which these parts hold.
+    case ready(SandboxParts)
     case drain(deadline: UInt64, isRestart: Bool = false)
     case failed(reason: String)
-    case checkCredentials
+    case checkCredentials(Sandbox)
     case credentials(from: Int64, until: Int64)
-    case makeCertificate
+    case makeCertificate(Sandbox)
     /// For development: a key that is worth something never travels so.
     case certificate([UInt8], privateKey: [UInt8])
     case listeners
@@ -136,11 +139,13 @@ package enum ControlMessage: Equatable, Sendable {
         /// SipHash key that pins rooms to workers.
         package var placementKey: [UInt8]
         package var awaited: Awaited
+        package var sandbox: Sandbox
         package var configuration: Configuration
 
         package init(
             index: Int, workers: Int, page: Int, standsBy: Bool = false, placementKey: [UInt8],
-            awaited: Awaited = Awaited(workers: 1, pending: []), configuration: Configuration
+            awaited: Awaited = Awaited(workers: 1, pending: []), sandbox: Sandbox = Sandbox(),
+            configuration: Configuration
         ) {
             self.index = index
             self.workers = workers
@@ -148,6 +153,7 @@ package enum ControlMessage: Equatable, Sendable {
             self.standsBy = standsBy
             self.placementKey = placementKey
             self.awaited = awaited
+            self.sandbox = sandbox
             self.configuration = configuration
         }
     }
@@ -169,6 +175,7 @@ package enum ControlMessage: Equatable, Sendable {
             writer.write(UInt32(launch.awaited.workers))
             writer.write(UInt32(launch.awaited.pending.count))
             for index in launch.awaited.pending { writer.write(UInt32(index)) }
+            launch.sandbox.encode(into: &writer)
             launch.configuration.encode(into: &writer)
         case .inboxes(let first):
             writer.write(UInt32(first))
@@ -197,7 +204,11 @@ package enum ControlMessage: Equatable, Sendable {
             for number in [moved.rooms, moved.clients, moved.bytes, moved.longestPause] { writer.write(number) }
         case .sourceGone(let index):
             writer.write(UInt32(index))
-        case .start, .ready, .checkCredentials, .makeCertificate, .listeners, .serve, .routed, .lastCall:
+        case .ready(let parts):
+            writer.write(parts.rawValue)
+        case .checkCredentials(let sandbox), .makeCertificate(let sandbox):
+            sandbox.encode(into: &writer)
+        case .start, .listeners, .serve, .routed, .lastCall:
             break
         }
         return writer.bytes
@@ -272,17 +283,17 @@ package enum ControlMessage: Equatable, Sendable {
         case 5:
             self = .start
         case 6:
-            self = .ready
+            self = .ready(SandboxParts(rawValue: try reader.read()).intersection(.all))
         case 7:
             self = .drain(deadline: try reader.read(), isRestart: try Self.readFlag(&reader, "restart"))
         case 8:
             self = .failed(reason: try reader.readText(max: Limits.controlMessageBytesMax, field: "reason"))
         case 9:
-            self = .checkCredentials
+            self = .checkCredentials(try Sandbox(from: &reader))
         case 10:
             self = .credentials(from: try reader.read(), until: try reader.read())
         case 11:
-            self = .makeCertificate
+            self = .makeCertificate(try Sandbox(from: &reader))
         case 12:
             let certificate = try reader.readBytes(max: Limits.controlMessageBytesMax, field: "certificate")
             let privateKey = try reader.readBytes(max: Limits.controlMessageBytesMax, field: "private key")
@@ -347,7 +358,8 @@ package enum ControlMessage: Equatable, Sendable {
         }
         return Launch(
             index: index, workers: workers, page: page, standsBy: standsBy, placementKey: key,
-            awaited: Awaited(workers: sources, pending: pending), configuration: try Configuration(from: &reader))
+            awaited: Awaited(workers: sources, pending: pending), sandbox: try Sandbox(from: &reader),
+            configuration: try Configuration(from: &reader))
     }
 }
 

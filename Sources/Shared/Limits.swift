@@ -318,8 +318,16 @@ package enum Limits {
     /// listen(2)'s backlog, per worker; the kernel caps it at net.core.somaxconn. A restarted worker finds in it whoever
     /// came meanwhile.
     package static let listenBacklog = 4096
-    /// The user and group that a worker of a relay started as root becomes: Debian's nobody and nogroup.
+    /// The user and group that a worker of a relay started as root becomes if there is no other: Debian's nobody and nogroup.
     package static let nobody: UInt32 = 65_534
+    /// RELAY_WORKER_USER: useradd(8)'s longest name.
+    package static let userNameBytesMax = 32
+
+    /// A file that a worker may write (RLIMIT_FSIZE), bytes: it has no name and holds what waits for one member that moves: a backlog,
+    /// a message on its way in, one on its way out beyond the backlog, and voice.
+    package static func workerFileBytesMax(_ configuration: Configuration) -> UInt64 {
+        UInt64(configuration.backlogBytesMax + (2 + voiceFramesWaitingMax) * configuration.messageBytesMax + (1 << 20))
+    }
 
     // MARK: - Admin listeners
 
@@ -390,11 +398,6 @@ package enum Limits {
     package static func hostKeysTotalMax(_ configuration: Configuration) -> Int {
         2 * hostKeysMax(configuration) + 1024 * configuration.workers
     }
-    /// Looks a second apart at which a count over the whole relay must be wrong before the supervisor puts it right.
-    package static let quotaLooksMax = 10
-    /// Rooms, or connections, that may be counted and in no worker's gauge, or the other way round: those on their way between workers
-    /// at a reload.
-    package static let quotaMargin: UInt64 = 512
     /// Messages that are thrown away from an inbox that nobody will read: more than it holds, for others may still fill it.
     package static let inboxDiscardsMax = 65_536
     /// Messages that wait for a worker or supervisor that does not read; a launch is sent whole, whatever its length.

@@ -184,6 +184,25 @@ extension SettingKind where Value == String {
     }
 }
 
+extension SettingKind where Value == String {
+    /// The name of a user; whether there is one is known where the relay runs.
+    static var userName: SettingKind {
+        text(
+            "the name of a user: at most \(Limits.userNameBytesMax) letters, digits, dots, dashes and underscores",
+            bytesMax: Limits.userNameBytesMax
+        ) { name in
+            name.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: "."):
+                    true
+                default: false
+                }
+            }
+        }
+    }
+}
+
 // MARK: - Several, or none
 
 extension SettingKind {

@@ -2,36 +2,40 @@
 //
 // Byte map (all words little-endian 64-bit atomics unless said otherwise; version 5):
 //
-//     0                 header page
-//         0             magic "RLYSHM" and the version, written before any worker starts
-//         8             count of pages (Limits.workerPages)
-//        16             phase of the relay (RelayPhase)
+//     0                 what all workers count in
 //        24             rooms open over the whole relay (quota)
 //        32             connections open over the whole relay (quota)
 //        40             limiter entries that a flood of addresses pushed out
+//     4096              header, the supervisor's
+//         0             magic "RLYSHM" and the version, written before any worker starts
+//         8             count of pages (Limits.workerPages)
+//        16             phase of the relay (RelayPhase)
 //        48             limiter seed, drawn at creation
 //        56             pages that have ever been used: the first so many
-//        64 ...         changes of generations, written by the supervisor: 2 words a kind (reload, upgrade, recycle), those that
-//                       succeeded and those that failed
+//        64 ...         changes of generations: 2 words a kind (reload, upgrade, recycle), those that succeeded and those that failed
 //     8192 * (1 + i)    page i. A worker keeps its page over its deaths; at a reload its successor takes another, because for a
 //                       while both live
 //         0             state (WorkerState), written by the worker while it lives and by the supervisor after its death
 //         8             heartbeat: CLOCK_MONOTONIC nanoseconds of the last turn of its loop
 //        16             pid
-//        24             deaths in a row, written by the supervisor (RestartPolicy)
-//        32             role of the page's worker (WorkerRole), written by the supervisor
+//        40             number of the system call that ended the worker, with bit 63 set; 0: none
 //        64 ...         gauges, 8 bytes each in the order of `Gauge`: of this process, zeroed at its start
 //       512 ...         counters, 8 bytes each in the order of `Counter`: outlive the process, never fall
 //      2048 ...         histograms, 256 bytes each in the order of `Histogram`: buckets and then the sum, nanoseconds, 8 bytes each;
 //                       they outlive the process as well
 //      4096 ...         families of counters, 512 bytes each in the order of `CounterFamily`, in them 8 bytes each in the order of
 //                       the family's values; counters like the others
-//     8192 * (1 + p)    behind the p pages: per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
-//     behind it         connections per address, where they are limited: AddressTable.swift
+//     8192 * (1 + p)    after the p pages: what the supervisor says of each, 16 bytes
+//         0             role of the page's worker (WorkerRole)
+//         8             deaths in a row (RestartPolicy)
+//     after those       per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
+//     after it          connections per address, where they are limited: AddressTable.swift
 //
-// Who writes: a worker its own page; the supervisor the pages of dead workers, the phase, and the quotas on behalf of the
-// dead; any worker the quotas and the limiter, by compare-and-swap. A counter has one writer at a time, so it is
-// a relaxed load and store, not a locked addition.
+// Who writes: a worker its own page; the supervisor the header, what it says of pages, the pages of dead workers, and the quotas on
+// behalf of the dead; any worker the quotas and the limiter, by compare-and-swap. A counter has one writer at a time, so it is
+// a relaxed load and store, not a locked addition. A worker maps for writing what it writes and nothing else, the rest from a
+// descriptor that is open for reading alone, and then has neither descriptor: so it stays, whatever becomes of the worker. The
+// file keeps its size (F_SEAL_SHRINK), so that nobody's access faults.
 
 import CLinux
 import Glibc
@@ -82,7 +86,11 @@ package struct SharedMemory: @unchecked Sendable {
     /// Entries that a search looks at.
     static let limiterProbes = 16
 
-    private static let limiterOffset = pageBytes * (1 + Limits.workerPages)
+    /// What every worker writes, and where the supervisor's words begin.
+    private static let headerOffset = 4096
+    private static let rowsOffset = pageBytes * (1 + Limits.workerPages)
+    private static let rowBytes = 16
+    private static let limiterOffset = rowsOffset + rowBytes * Limits.workerPages
     /// Pages that are never touched cost nothing.
     static let byteCount = limiterOffset + limiterSlots * 16
 
@@ -96,30 +104,64 @@ package struct SharedMemory: @unchecked Sendable {
     /// Sizes the file, maps it and writes the header.
     package static func create(in file: borrowing Descriptor) throws(SystemError) -> SharedMemory {
         guard ftruncate(file.number, byteCount) == 0 else { throw SystemError("ftruncate") }
-        let memory = try SharedMemory(mapping: file.number)
+        // It may still grow, by a table of addresses.
+        guard clinux_seal(file.number, CLINUX_SEAL_SHRINK) == 0 else { throw SystemError("fcntl") }
+        let memory = try SharedMemory(mapping: file.number, PROT_READ | PROT_WRITE)
         var random = SystemRandomNumberGenerator()
-        memory.word(48).store(random.next(), ordering: .relaxed)
-        memory.word(8).store(UInt64(Limits.workerPages), ordering: .relaxed)
-        memory.word(0).store(magic, ordering: .releasing)
+        memory.fixed(48).store(random.next(), ordering: .relaxed)
+        memory.fixed(8).store(UInt64(Limits.workerPages), ordering: .relaxed)
+        memory.fixed(0).store(magic, ordering: .releasing)
         return memory
     }
 
-    /// Maps memory that `create` made.
+    /// Maps memory that `create` made: for the supervisor, which writes all of it.
     package static func map(_ descriptor: borrowing Descriptor) throws(SystemError) -> SharedMemory {
-        var status = stat()
-        guard unsafe fstat(descriptor.number, &status) == 0 else { throw SystemError("fstat") }
-        guard status.st_size >= byteCount else { throw SystemError("mmap", EINVAL) }
-        let memory = try SharedMemory(mapping: descriptor.number)
-        guard memory.word(0).load(ordering: .acquiring) == magic,
-            memory.word(8).load(ordering: .relaxed) == Limits.workerPages
-        else {
-            throw SystemError("mmap", EINVAL)
+        try check(descriptor)
+        return try SharedMemory(mapping: descriptor.number, PROT_READ | PROT_WRITE).checked()
+    }
+
+    /// Maps it for a worker: for writing its own page and what all workers count in.
+    ///
+    /// - Parameters:
+    ///   - descriptor: open for reading alone (`clinux_reopen_for_reading`).
+    ///   - writable: the same file, open for writing.
+    package static func map(
+        _ descriptor: borrowing Descriptor, writable: borrowing Descriptor, page: Int
+    ) throws(SystemError) -> SharedMemory {
+        precondition(page >= 0 && page < Limits.workerPages, "no such page")
+        try check(descriptor)
+        try check(writable)
+        // Parts begin at multiples of 4 KiB. Where the kernel's pages are larger, one that is mapped for writing would be all of it.
+        guard sysconf(Int32(_SC_PAGESIZE)) == 4096 else { return try map(writable) }
+        let memory = try SharedMemory(mapping: descriptor.number, PROT_READ).checked()
+        for (offset, count) in [
+            (0, headerOffset), (pageBytes * (1 + page), pageBytes), (limiterOffset, limiterSlots * 16),
+        ] {
+            // In the place of what has just been mapped there.
+            let part = unsafe mmap(
+                memory.base + offset, count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, writable.number,
+                off_t(offset))
+            guard unsafe part != MAP_FAILED else { throw SystemError("mmap") }
         }
         return memory
     }
 
-    private init(mapping descriptor: Int32) throws(SystemError) {
-        let mapping = unsafe mmap(nil, Self.byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+    private static func check(_ descriptor: borrowing Descriptor) throws(SystemError) {
+        var status = stat()
+        guard unsafe fstat(descriptor.number, &status) == 0 else { throw SystemError("fstat") }
+        guard status.st_size >= byteCount else { throw SystemError("mmap", EINVAL) }
+    }
+
+    private func checked() throws(SystemError) -> SharedMemory {
+        guard fixed(0).load(ordering: .acquiring) == Self.magic, fixed(8).load(ordering: .relaxed) == Limits.workerPages
+        else {
+            throw SystemError("mmap", EINVAL)
+        }
+        return self
+    }
+
+    private init(mapping descriptor: Int32, _ access: Int32) throws(SystemError) {
+        let mapping = unsafe mmap(nil, Self.byteCount, access, MAP_SHARED, descriptor, 0)
         guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else { throw SystemError("mmap") }
         unsafe base = mapping
     }
@@ -129,11 +171,14 @@ package struct SharedMemory: @unchecked Sendable {
         unsafe Word(base.advanced(by: offset).assumingMemoryBound(to: Atomic<UInt64>.self))
     }
 
+    /// A word of the header.
+    private func fixed(_ offset: Int) -> Word { word(Self.headerOffset + offset) }
+
     // MARK: - The relay as a whole
 
     package var phase: RelayPhase {
-        get { RelayPhase(rawValue: word(16).load(ordering: .acquiring)) ?? .starting }
-        nonmutating set { word(16).store(newValue.rawValue, ordering: .releasing) }
+        get { RelayPhase(rawValue: fixed(16).load(ordering: .acquiring)) ?? .starting }
+        nonmutating set { fixed(16).store(newValue.rawValue, ordering: .releasing) }
     }
 
     /// Rooms open, to be kept at or below RELAY_MAX_ROOMS.
@@ -146,23 +191,24 @@ package struct SharedMemory: @unchecked Sendable {
 
     package func page(_ index: Int) -> WorkerPage {
         precondition(index >= 0 && index < Limits.workerPages, "no such page")
-        return unsafe WorkerPage(base.advanced(by: Self.pageBytes * (1 + index)))
+        return unsafe WorkerPage(
+            base.advanced(by: Self.pageBytes * (1 + index)), row: base + Self.rowsOffset + Self.rowBytes * index)
     }
 
     /// Counts a change of generations that is over. For the supervisor alone.
     package func countChange(_ kind: Int, succeeded: Bool) {
         precondition((0..<3).contains(kind), "no such kind of change")
-        _ = word(64 + 16 * kind + (succeeded ? 0 : 8)).add(1)
+        _ = fixed(64 + 16 * kind + (succeeded ? 0 : 8)).add(1)
     }
 
     /// Changes of a kind that succeeded, or failed, since the relay started.
     package func changes(_ kind: Int, succeeded: Bool) -> UInt64 {
         precondition((0..<3).contains(kind), "no such kind of change")
-        return word(64 + 16 * kind + (succeeded ? 0 : 8)).load(ordering: .relaxed)
+        return fixed(64 + 16 * kind + (succeeded ? 0 : 8)).load(ordering: .relaxed)
     }
 
     /// How many pages have ever been used: the first so many.
-    package var pagesUsed: Int { min(Int(clamping: word(56).load(ordering: .acquiring)), Limits.workerPages) }
+    package var pagesUsed: Int { min(Int(clamping: fixed(56).load(ordering: .acquiring)), Limits.workerPages) }
 
     /// Pages that have ever been used. Their counters together tell what has happened since the relay started.
     package var pages: some Collection<WorkerPage> { (0..<pagesUsed).lazy.map { page($0) } }
@@ -170,7 +216,7 @@ package struct SharedMemory: @unchecked Sendable {
     /// Gives a page to a worker's place, or changes what its worker is to the relay. For the supervisor alone.
     package func assign(_ index: Int, _ role: WorkerRole) {
         page(index).role = role
-        if index >= pagesUsed { word(56).store(UInt64(index + 1), ordering: .releasing) }
+        if index >= pagesUsed { fixed(56).store(UInt64(index + 1), ordering: .releasing) }
     }
 
     /// What `/health` says: `ok` while every worker serves, `degraded` while some do; `unavailable` while none does, while
@@ -217,7 +263,7 @@ package struct SharedMemory: @unchecked Sendable {
     /// The byte offset of the entry of `key`, which is claimed if there is none.
     private func limiterSlot(key: UInt64, now: UInt64) -> Int {
         let table = Self.limiterOffset
-        let start = Int(truncatingIfNeeded: Self.mix(key ^ word(48).load(ordering: .relaxed)))
+        let start = Int(truncatingIfNeeded: Self.mix(key ^ fixed(48).load(ordering: .relaxed)))
         while true {
             var free = -1
             var freeKey: UInt64 = 0
@@ -319,9 +365,12 @@ private struct UncheckedWord: @unchecked Sendable {
 @safe
 package struct WorkerPage: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
+    /// What the supervisor says of it.
+    private let row: UnsafeMutableRawPointer
 
-    fileprivate init(_ base: UnsafeMutableRawPointer) {
+    fileprivate init(_ base: UnsafeMutableRawPointer, row: UnsafeMutableRawPointer) {
         unsafe self.base = unsafe base
+        unsafe self.row = unsafe row
     }
 
     private static let gaugesOffset = 64
@@ -331,6 +380,10 @@ package struct WorkerPage: @unchecked Sendable {
 
     private func word(_ offset: Int) -> Word {
         unsafe Word(base.advanced(by: offset).assumingMemoryBound(to: Atomic<UInt64>.self))
+    }
+
+    private func rowWord(_ offset: Int) -> Word {
+        unsafe Word(row.advanced(by: offset).assumingMemoryBound(to: Atomic<UInt64>.self))
     }
 
     package var state: WorkerState {
@@ -351,13 +404,26 @@ package struct WorkerPage: @unchecked Sendable {
 
     /// Processes in this place that have died one after the other without having lived long.
     package var deathsInRow: Int {
-        get { Int(clamping: word(24).load(ordering: .relaxed)) }
-        nonmutating set { word(24).store(UInt64(newValue), ordering: .relaxed) }
+        get { Int(clamping: rowWord(8).load(ordering: .relaxed)) }
+        nonmutating set { rowWord(8).store(UInt64(newValue), ordering: .relaxed) }
+    }
+
+    /// Where the sandbox writes the number of a system call that it does not allow (csandbox.violation). The page lasts as long as the
+    /// process.
+    @unsafe package var violationWord: UnsafeMutablePointer<UInt64> {
+        unsafe base.advanced(by: 40).assumingMemoryBound(to: UInt64.self)
+    }
+
+    /// The system call that ended the worker, as far as it says; nil: none. Forgets it.
+    package func takeViolation() -> UInt32? {
+        let said = word(40).load(ordering: .relaxed)
+        word(40).store(0, ordering: .relaxed)
+        return said >> 63 == 1 ? UInt32(truncatingIfNeeded: said) : nil
     }
 
     package fileprivate(set) var role: WorkerRole {
-        get { WorkerRole(rawValue: word(32).load(ordering: .acquiring)) ?? .none }
-        nonmutating set { word(32).store(newValue.rawValue, ordering: .releasing) }
+        get { WorkerRole(rawValue: rowWord(0).load(ordering: .acquiring)) ?? .none }
+        nonmutating set { rowWord(0).store(newValue.rawValue, ordering: .releasing) }
     }
 
     package subscript(gauge: Gauge) -> UInt64 {

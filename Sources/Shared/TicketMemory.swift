@@ -31,6 +31,7 @@ package struct TicketMemory: @unchecked Sendable {
     /// Sizes the file, maps it and draws a first key.
     package static func create(in file: borrowing Descriptor) throws(SystemError) -> TicketMemory {
         guard ftruncate(file.number, bytes) == 0 else { throw SystemError("ftruncate") }
+        guard clinux_seal(file.number, CLINUX_SEAL_SIZE) == 0 else { throw SystemError("fcntl") }
         let memory = try TicketMemory(file, isWriter: true)
         memory.rotate()
         return memory

@@ -29,6 +29,31 @@ struct CredentialStamp: Equatable {
     }
 }
 
+/// Keeps a file without a name out of the swap, as long as this lives. The corresponding C functions are mmap(2) and mlock(2); nobody
+/// reads what is mapped.
+@safe
+private final class LockedFile: @unchecked Sendable {
+    private let start: UnsafeMutableRawPointer
+    private let count: Int
+
+    /// Nil where the limit of locked memory (RLIMIT_MEMLOCK) is too low: then it may be swapped, as the heap that the key is read into.
+    init?(_ file: Int32) {
+        let bytes = Int(clinux_file_bytes(file))
+        guard bytes > 0 else { return nil }
+        let mapping = unsafe mmap(nil, bytes, PROT_READ, MAP_PRIVATE, file, 0)
+        guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else { return nil }
+        unsafe start = mapping
+        count = bytes
+        // What can't be locked is not kept from being swapped: there is nobody to tell.
+        _ = unsafe madvise(mapping, bytes, MADV_DONTDUMP)
+        _ = unsafe mlock(mapping, bytes)
+    }
+
+    deinit {
+        unsafe munmap(start, count)
+    }
+}
+
 /// Copies of the files of RELAY_TLS_CERT and RELAY_TLS_KEY, found to be good.
 struct Credentials {
     let certificate: Int32
@@ -37,22 +62,27 @@ struct Credentials {
     let validity: (from: Int64, until: Int64)
     /// Of the files when they were read; nil where that is not known.
     private(set) var stamp: CredentialStamp?
+    private let locked: LockedFile?
 
     init(certificate: Int32, privateKey: Int32, validity: (from: Int64, until: Int64)) {
         self.certificate = certificate
         self.privateKey = privateKey
         self.validity = validity
+        locked = LockedFile(privateKey)
     }
 
     /// Opens the files, copies them and has the copies checked.
-    init(_ files: Configuration.TLSFiles, _ program: WorkerProgram) throws(StartError) {
+    init(
+        _ files: Configuration.TLSFiles, _ program: WorkerProgram, _ sandbox: Sandbox
+    ) throws(StartError) {
         // Before they are read: what changes behind it is seen as a change.
         stamp = CredentialStamp(files)
         let certificate = try Self.open(files.certificate, "RELAY_TLS_CERT")
         let privateKey = try Self.open(files.privateKey, "RELAY_TLS_KEY")
         let answer: ControlMessage
         do throws(SystemError) {
-            answer = try program.ask(.checkCredentials, descriptors: [certificate.number, privateKey.number])
+            answer = try program.ask(
+                .checkCredentials(sandbox), sandbox.mode, descriptors: [certificate.number, privateKey.number])
         } catch {
             throw StartError(
                 description: "can't have RELAY_TLS_CERT and RELAY_TLS_KEY checked: \(error)",
@@ -67,6 +97,7 @@ struct Credentials {
         }
         self.certificate = certificate.release()
         self.privateKey = privateKey.release()
+        locked = LockedFile(self.privateKey)
     }
 
     private static func open(_ path: String, _ variable: String) throws(StartError) -> Descriptor {
@@ -100,7 +131,7 @@ struct Credentials {
     }
 
     /// The corresponding C functions are memfd_create(2) and sendfile(2).
-    private static func copy(_ file: borrowing Descriptor, bytes: Int) throws(SystemError) -> Descriptor {
+    static func copy(_ file: borrowing Descriptor, bytes: Int) throws(SystemError) -> Descriptor {
         let number = unsafe clinux_memfd("relay-credentials")
         guard number >= 0 else { throw SystemError("memfd_create") }
         let copy = Descriptor(owning: number)
@@ -110,6 +141,7 @@ struct Credentials {
             guard count > 0 else { throw SystemError("sendfile", count < 0 ? errno : EIO) }
             copied += count
         }
+        guard clinux_seal(number, CLINUX_SEAL_ALL) == 0 else { throw SystemError("fcntl") }
         return copy
     }
 

@@ -29,7 +29,7 @@ struct DevCertCommand: ParsableCommand {
             }
             let answer: ControlMessage
             do throws(SystemError) {
-                answer = try program.ask(.makeCertificate)
+                answer = try program.ask(.makeCertificate(Sandbox()), .auto)
             } catch {
                 throw StartError(description: "no certificate: \(error)", exitStatus: ExitStatus.unavailable)
             }

@@ -196,13 +196,16 @@ extension Supervisor {
             throw ChangeError(description: "TLS can't be turned on or off without a restart")
         }
         next.listen = configuration.listen
+        do throws(StartError) { try accounts.resolve(next) } catch {
+            throw ChangeError(description: error.description)
+        }
         return next
     }
 
     private func readCredentials(_ next: Configuration) throws(ChangeError) -> Credentials? {
         guard let files = next.tls else { return nil }
         do throws(StartError) {
-            let read = try Credentials(files, program)
+            let read = try Credentials(files, program, accounts.sandbox(next))
             let now = Int64(Clock.unixNanoseconds() / 1_000_000_000)
             if let warning = read.warning(nowUnixSeconds: now) {
                 logger.warning("certificate", metadata: ["file": "\(files.certificate)", "reason": "\(warning)"])
@@ -254,7 +257,13 @@ extension Supervisor {
             index: place.index, workers: peers(of: place).count, page: place.pageIndex,
             standsBy: standsBy || isLeaver, placementKey: placementKey,
             awaited: awaited ?? ControlMessage.Awaited(workers: 1, pending: []),
-            configuration: standsBy ? change?.configuration ?? configuration : configuration)
+            sandbox: accounts.sandbox(configuration(of: place)), configuration: configuration(of: place))
+    }
+
+    /// What a process that starts in a place goes by.
+    func configuration(of place: WorkerPlace) -> Configuration {
+        guard let change, change.stage == .preparing, place.isNew(in: change) else { return configuration }
+        return change.configuration
     }
 
     /// The workers that a place's process hands connections to.
@@ -393,6 +402,7 @@ extension Supervisor {
                 "clients": "\(now.moved.clients)", "waiting_bytes": "\(now.moved.bytes)",
                 "longest_pause": "\(longestPause / 1000)us", "took": "\(took)ms",
             ])
+        tellSandbox()
         let rooms = now.moved.rooms == 1 ? "1 room" : "\(now.moved.rooms) rooms"
         let clients = now.moved.clients == 1 ? "1 client" : "\(now.moved.clients) clients"
         ended(

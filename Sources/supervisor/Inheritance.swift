@@ -51,6 +51,7 @@ struct Inheritance {
         var control: Int32
         var isReady: Bool
         var hasMoved: Bool
+        var sandbox: SandboxParts
         var launchedAt: UInt64
         var restartDue: UInt64
         var restartCount: UInt64
@@ -184,6 +185,7 @@ extension Inheritance.PlaceState {
         Inheritance.write(listeners, &writer)
         for number in [inboxReceiver, inboxSender, pid, control] { writer.write(UInt32(max(0, number))) }
         writer.write(UInt8((isReady ? 1 : 0) | (hasMoved ? 2 : 0)))
+        writer.write(sandbox.rawValue)
         writer.write(launchedAt)
         writer.write(restartDue)
         writer.write(restartCount)
@@ -208,6 +210,7 @@ extension Inheritance.PlaceState {
         control = try Inheritance.readDescriptor(&reader)
         let flags = try reader.read(UInt8.self)
         (isReady, hasMoved) = (flags & 1 != 0, flags & 2 != 0)
+        sandbox = SandboxParts(rawValue: try reader.read()).intersection(.all)
         launchedAt = try reader.read()
         restartDue = try reader.read()
         restartCount = try reader.read()

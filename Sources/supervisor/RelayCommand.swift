@@ -62,7 +62,10 @@ struct CheckConfigCommand: ParsableCommand {
             if let files = configuration.tls {
                 let program = try WorkerProgram(variables: environmentVariables())
                 let now = Int64(Clock.unixNanoseconds() / 1_000_000_000)
-                let warning = try Credentials(files, program).warning(nowUnixSeconds: now)
+                var accounts = WorkerAccounts()
+                try accounts.resolve(configuration)
+                let sandbox = accounts.sandbox(configuration)
+                let warning = try Credentials(files, program, sandbox).warning(nowUnixSeconds: now)
                 if let warning { standardError("relay: warning: RELAY_TLS_CERT: \(warning)") }
             }
         } catch {

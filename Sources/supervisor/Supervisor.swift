@@ -24,6 +24,8 @@ final class Supervisor {
     let settings: Settings
     var logger: Logger
     let program: WorkerProgram
+    /// Who workers run as.
+    var accounts = WorkerAccounts()
     /// With TLS: the open files, and the ring of ticket keys.
     var credentials: Credentials?
     let tickets: TicketMemory?
@@ -34,6 +36,9 @@ final class Supervisor {
     private var ticketsRotatedAt = Clock.monotonicNanoseconds()
     let memory: SharedMemory
     let memoryFile: Int32
+    /// The same files as workers get them: for reading alone.
+    private let memoryReader: Descriptor
+    private let ticketReader: Int32?
     /// Made when RELAY_MAX_CONNECTIONS_PER_IP is first on.
     var addresses: AddressTable?
     var listeners: Listeners
@@ -89,8 +94,9 @@ final class Supervisor {
         isTakingOver = false
         startedAt = Clock.monotonicNanoseconds()
         try Self.harden()
+        try accounts.resolve(configuration)
         if let files = configuration.tls {
-            credentials = try Credentials(files, program)
+            credentials = try Credentials(files, program, accounts.sandbox(configuration))
             let now = Int64(Clock.unixNanoseconds() / 1_000_000_000)
             if let warning = credentials?.warning(nowUnixSeconds: now) {
                 logger.warning("certificate", metadata: ["file": "\(files.certificate)", "reason": "\(warning)"])
@@ -114,12 +120,14 @@ final class Supervisor {
             let file = try SharedMemory.makeFile()
             memory = try SharedMemory.create(in: file)
             if configuration.connectionsPerAddressMax > 0 { addresses = try Self.makeAddressTable(in: file.number) }
+            memoryReader = try Self.reader(of: file.number)
             memoryFile = file.release()
             if configuration.tls == nil {
-                (tickets, ticketFile) = (nil, nil)
+                (tickets, ticketFile, ticketReader) = (nil, nil, nil)
             } else {
                 let ring = try TicketMemory.makeFile()
                 tickets = try TicketMemory.create(in: ring)
+                ticketReader = try Self.reader(of: ring.number).release()
                 ticketFile = ring.release()
             }
             for index in 0..<configuration.workers {
@@ -157,21 +165,33 @@ final class Supervisor {
             let file = Descriptor(owning: estate.memory)
             memory = try SharedMemory.map(file)
             addresses = try AddressTable.map(file.number)
+            memoryReader = try Self.reader(of: file.number)
             memoryFile = file.release()
             if let number = estate.ticketFile {
                 let ring = Descriptor(owning: number)
                 tickets = try TicketMemory(continuing: ring)
+                ticketReader = try Self.reader(of: ring.number).release()
                 ticketFile = ring.release()
             } else {
-                (tickets, ticketFile) = (nil, nil)
+                (tickets, ticketFile, ticketReader) = (nil, nil, nil)
             }
         } catch {
             throw StartError(description: "can't take over: \(error)", exitStatus: ExitStatus.unavailable)
         }
         places = estate.places.map { WorkerPlace($0, page: memory.page($0.pageIndex)) }
         leavers = estate.leavers.map { WorkerPlace($0, page: memory.page($0.pageIndex)) }
+        // It was there when the configuration came into force; if it is no more, the next reload says so.
+        do throws(StartError) { try accounts.resolve(configuration) } catch {
+            logger.error("workers run as nobody", metadata: ["reason": "\(error.description)"])
+        }
         // Whoever has ended while no supervisor looked.
         reap()
+    }
+
+    private static func reader(of file: Int32) throws(SystemError) -> Descriptor {
+        let number = clinux_reopen_for_reading(file)
+        guard number >= 0 else { throw SystemError("open") }
+        return Descriptor(owning: number)
     }
 
     /// It will hold ticket keys, and the descriptor of the private key.
@@ -213,6 +233,7 @@ final class Supervisor {
             if !hasServed && drainDeadline == nil && places.allSatisfy(\.isReady) {
                 hasServed = true
                 whenServing()
+                tellSandbox()
             }
         }
         guard becomesSuccessor else {
@@ -223,6 +244,19 @@ final class Supervisor {
             logger.error("can't become the new program", metadata: ["reason": "\(error)"])
         }
         return ExitStatus.unavailable
+    }
+
+    /// Says what of the workers' sandbox this system, or the configuration, does not give.
+    func tellSandbox() {
+        if let remark = accounts.remark(configuration) { logger.notice("\(remark)") }
+        let parts = places.reduce(SandboxParts.all) { $0.intersection($1.sandbox) }
+        guard parts != .all else { return }
+        logger.warning(
+            "workers are not in the whole sandbox",
+            metadata: [
+                "mode": "\(configuration.sandbox.rawValue)", "on": "\(parts.names.joined(separator: ","))",
+                "missing": "\(SandboxParts.all.subtracting(parts).names.joined(separator: ","))",
+            ])
     }
 
     private var isFinished: Bool {
@@ -274,7 +308,7 @@ final class Supervisor {
     func launch(_ place: WorkerPlace) {
         let now = Clock.monotonicNanoseconds()
         do throws(SystemError) {
-            let (pid, control) = try program.start(name: "relay-worker")
+            let (pid, control) = try program.start(name: "relay-worker", configuration(of: place).sandbox)
             place.page.state = .starting
             place.page.heartbeat = now
             place.launched(pid, ControlChannel(Descriptor(owning: control)), now: now)
@@ -289,9 +323,9 @@ final class Supervisor {
         let peers = peers(of: place)
         let credentials = launch.standsBy ? change?.credentials ?? credentials : credentials
         do throws(SystemError) {
-            var descriptors = [memoryFile, place.inboxReceiver]
-            if let credentials, let ticketFile {
-                descriptors += [credentials.certificate, credentials.privateKey, ticketFile]
+            var descriptors = [memoryFile, memoryReader.number, place.inboxReceiver]
+            if let credentials, let ticketReader {
+                descriptors += [credentials.certificate, credentials.privateKey, ticketReader]
             }
             try place.control?.sendAlways(.launch(launch), descriptors: descriptors)
             for part in Self.parts(place.listeners) {
@@ -367,9 +401,13 @@ final class Supervisor {
         return min(Limits.hostKeysMax(configuration), max(0, Limits.hostKeysTotalMax(configuration) - others))
     }
 
+    private func count(_ fault: WorkerFault) {
+        for (number, one) in WorkerFault.allCases.enumerated() where one == fault { workerFaults[number] &+= 1 }
+    }
+
     /// Counts what a worker should not have said, and kills one that goes on.
     private func add(_ fault: WorkerFault, _ detail: String, _ place: WorkerPlace) {
-        for (number, one) in WorkerFault.allCases.enumerated() where one == fault { workerFaults[number] &+= 1 }
+        count(fault)
         let metadata: Logger.Metadata = [
             "worker": "\(place.index)", "pid": "\(place.pid ?? 0)", "fault": "\(fault.rawValue)",
             "message": "\(detail)",
@@ -410,7 +448,9 @@ final class Supervisor {
             guard let place = everyPlace.first(where: { $0.pid == pid }) else { continue }
             // What it said last: host keys above all.
             receive(from: place, max: Limits.controlMessagesLastMax)
-            let end = WorkerEnd(waitStatus: status, reason: place.killReason ?? place.failure)
+            let signal = clinux_wait_signal(status)
+            let end = WorkerEnd(waitStatus: status, reason: place.reasonOfEnd(signal: signal))
+            if signal == SIGSYS { count(.systemCall) }
             place.record(end, cpuSeconds: Double(microseconds) / 1e6)
             ended(place, end)
         }

@@ -11,6 +11,8 @@ enum WorkerFault: String, CaseIterable {
     case misplaced
     /// A host key beyond what its rooms can need.
     case hostKeys = "host_keys"
+    /// A system call that its sandbox does not allow: it has ended with it.
+    case systemCall = "system_call"
 }
 
 /// Counts one process's messages and faults.
@@ -58,8 +60,8 @@ extension WorkerPlace {
     ///   - keysMax: host keys that the place may have.
     func heed(_ message: ControlMessage, in change: inout Change?, keysMax: Int, now: UInt64) -> Heeded {
         switch message {
-        case .ready:
-            return becomeReady() ? .ready : .fault(.misplaced)
+        case .ready(let parts):
+            return becomeReady(parts) ? .ready : .fault(.misplaced)
         case .hostKeys(let keys):
             return take(keys, max: keysMax, now: now) ? .nothing : .fault(.hostKeys)
         case .failed(let reason):

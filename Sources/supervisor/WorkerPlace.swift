@@ -34,6 +34,8 @@ final class WorkerPlace {
     private(set) var pid: pid_t?
     var control: ControlChannel?
     private(set) var isReady = false
+    /// The parts of its process's sandbox that hold, as the process has said before it served anybody.
+    private(set) var sandbox: SandboxParts = []
     /// In a change of generations: whether it hands joins to the new inboxes, and whether it has no room left.
     private(set) var isRouted = false
     var hasMoved = false
@@ -90,7 +92,7 @@ final class WorkerPlace {
         pageIndex = state.pageIndex
         self.page = page
         hostKeys = state.hostKeys
-        (isReady, hasMoved) = (state.isReady, state.hasMoved)
+        (isReady, hasMoved, sandbox) = (state.isReady, state.hasMoved, state.sandbox)
         launchedAt = state.launchedAt
         restartCount = state.restartCount
         cpuSecondsOfTheDead = Double(state.cpuMilliseconds) / 1000
@@ -106,7 +108,8 @@ final class WorkerPlace {
         Inheritance.PlaceState(
             index: index, generation: generation, pageIndex: pageIndex, listeners: listeners,
             inboxReceiver: inboxReceiver, inboxSender: inboxSender, pid: control == nil ? 0 : pid ?? 0,
-            control: control?.number ?? -1, isReady: isReady, hasMoved: hasMoved, launchedAt: launchedAt,
+            control: control?.number ?? -1, isReady: isReady, hasMoved: hasMoved, sandbox: sandbox,
+            launchedAt: launchedAt,
             restartDue: restartDue ?? 0, restartCount: restartCount,
             cpuMilliseconds: UInt64(cpuSecondsOfTheDead * 1000), hostKeys: hostKeys)
     }
@@ -160,6 +163,8 @@ final class WorkerPlace {
         (failure, killReason) = (nil, nil)
         (routesUnanswered, controlLostChecks) = (0, 0)
         conduct = WorkerConduct()
+        sandbox = []
+        _ = page.takeViolation()
         if lastEnd != nil { restartCount += 1 }
         (heartbeatSeen, silentChecks) = (0, 0)
         launchedAt = now
@@ -207,10 +212,11 @@ final class WorkerPlace {
 
     // MARK: - What the process may say, and when
 
-    /// The process says that it serves. False if it has said so before.
-    func becomeReady() -> Bool {
+    /// The process says that it serves, in a sandbox of these parts. False if it has said so before.
+    func becomeReady(_ parts: SandboxParts) -> Bool {
         guard !isReady else { return false }
         isReady = true
+        sandbox = parts
         return true
     }
 
@@ -267,6 +273,14 @@ final class WorkerPlace {
         return stride(from: 0, to: keys.count, by: Limits.hostKeysPerMessageMax).map { first in
             .hostKeys(Array(keys[first..<min(first + Limits.hostKeysPerMessageMax, keys.count)]))
         }
+    }
+
+    /// Why the process has ended, as far as anybody said.
+    ///
+    /// - Parameter signal: what ended it, 0 if nothing did.
+    func reasonOfEnd(signal: Int32) -> String? {
+        guard signal == SIGSYS else { return killReason ?? failure }
+        return "sandbox violation" + (page.takeViolation().map { ": system call \($0)" } ?? "")
     }
 
     /// For the report: how the process ended, and what it used.

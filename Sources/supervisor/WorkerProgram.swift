@@ -12,11 +12,20 @@ struct WorkerProgram {
     private let file: Int32
     /// `relay` itself.
     let supervisorPath: String
-    /// NAME=value.
-    let environment: [String]
+    /// NAME=value: what a worker in a sandbox gets, and one without.
+    private let environment: [String]
+    private let wholeEnvironment: [String]
 
-    /// - Parameter variables: this process's environment. Workers inherit everything but the relay's own variables, which
-    ///   travel validated in the launch message.
+    /// The variables of this process that workers in a sandbox have as well, and those that begin with one of `inheritedPrefixes`: what
+    /// the loader, the allocator and libcrypto go by, and sanitizers. The relay's own travel validated in the launch message; what
+    /// else there is, such as a password for some other program, is none of theirs.
+    static let inherited: Set<String> = [
+        "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ia32cap", "OPENSSL_armcap",
+        "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS",
+    ]
+    static let inheritedPrefixes = ["MALLOC_"]
+
+    /// - Parameter variables: this process's environment.
     init(variables: [String: String]) throws(StartError) {
         let program = unsafe [CChar](unsafeUninitializedCapacity: 4096) { buffer, count in
             guard let start = buffer.baseAddress else { return }
@@ -36,26 +45,52 @@ struct WorkerProgram {
                 exitStatus: ExitStatus.unavailable)
         }
         // A trap starts Swift's backtracer by default, which holds the dead worker's descriptors and prints registers.
-        environment =
-            variables.filter { !$0.key.hasPrefix("RELAY_") && $0.key != "SWIFT_BACKTRACE" }
-            .map { "\($0.key)=\($0.value)" } + ["SWIFT_BACKTRACE=enable=no"]
+        let others = variables.filter { !$0.key.hasPrefix("RELAY_") && $0.key != "SWIFT_BACKTRACE" }
+        wholeEnvironment = Self.lines(others)
+        environment = Self.lines(others.filter { Self.isInherited($0.key) })
     }
+
+    /// The path at which a process's program is installed; nil where it can't be seen. The corresponding C function is readlink(2).
+    static func path(of process: String) -> String? {
+        let path = unsafe [CChar](unsafeUninitializedCapacity: 4096) { buffer, count in
+            guard let start = buffer.baseAddress else { return }
+            count = unsafe max(0, readlink("/proc/\(process)/exe", start, buffer.count))
+        }
+        return path.isEmpty ? nil : installed(String(decoding: path.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    }
+
+    /// The path at which a program stands that has been executed from it, and perhaps replaced since (proc(5)).
+    static func installed(_ path: String) -> String {
+        let suffix = " (deleted)"
+        return path.hasSuffix(suffix) ? String(path.dropLast(suffix.count)) : path
+    }
+
+    static func isInherited(_ name: String) -> Bool {
+        inherited.contains(name) || inheritedPrefixes.contains { name.hasPrefix($0) }
+    }
+
+    private static func lines(_ variables: [String: String]) -> [String] {
+        variables.map { "\($0.key)=\($0.value)" } + ["SWIFT_BACKTRACE=enable=no"]
+    }
+
+    /// What a worker's environment is.
+    func environment(_ mode: SandboxMode) -> [String] { mode == .off ? wholeEnvironment : environment }
 
     /// Starts it with a control channel. The corresponding C function is posix_spawn(3).
     ///
     /// - Parameter name: what it is called in a list of processes.
-    func start(name: String) throws(SystemError) -> (pid: pid_t, control: Int32) {
+    func start(name: String, _ mode: SandboxMode) throws(SystemError) -> (pid: pid_t, control: Int32) {
         let pair = try MessagePair(bufferBytes: Int32(Limits.controlBufferBytes))
-        let pid = try spawn(name: name, control: pair.far.number)
+        let pid = try spawn(name: name, mode, control: pair.far.number)
         let ends = pair.split()
         _ = close(ends.far)
         return (pid, ends.near)
     }
 
-    private func spawn(name: String, control: Int32) throws(SystemError) -> pid_t {
+    private func spawn(name: String, _ mode: SandboxMode, control: Int32) throws(SystemError) -> pid_t {
         var pid: pid_t = 0
         var arguments = unsafe [strdup(name), nil]
-        var variables = unsafe environment.map { unsafe strdup($0) } + [nil]
+        var variables = unsafe environment(mode).map { unsafe strdup($0) } + [nil]
         defer {
             let copies = unsafe arguments + variables
             for index in unsafe copies.indices { unsafe free(copies[index]) }
@@ -119,14 +154,24 @@ struct WorkerProgram {
     }
 
     /// Starts it for one question and waits for the answer, Limits.credentialCheckMilliseconds at most.
-    func ask(_ question: ControlMessage, descriptors: [Int32] = []) throws(SystemError) -> ControlMessage {
-        let (pid, number) = try start(name: "relay-worker")
+    func ask(
+        _ question: ControlMessage, _ mode: SandboxMode, descriptors: [Int32] = []
+    ) throws(SystemError) -> ControlMessage {
+        let (pid, number) = try start(name: "relay-worker", mode)
         var control = ControlChannel(Descriptor(owning: number))
-        defer {
-            // It ends by itself behind its answer; without one it is not waited for.
-            kill(pid, SIGKILL)
+        var isReaped = false
+        func reap() -> Int32 {
             var status: Int32 = 0
             while unsafe waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+            isReaped = true
+            return status
+        }
+        defer {
+            // It ends by itself after its answer; without one it is not waited for.
+            if !isReaped {
+                kill(pid, SIGKILL)
+                _ = reap()
+            }
         }
         try control.sendAlways(question, descriptors: descriptors)
         while true {
@@ -139,7 +184,7 @@ struct WorkerProgram {
                 for descriptor in descriptors { _ = close(descriptor) }
                 return answer
             case .nothing: continue
-            case .closed: throw SystemError("relay-worker", EPIPE)
+            case .closed: throw SystemError("relay-worker, \(WorkerEnd(waitStatus: reap(), reason: nil))", EPIPE)
             case .malformed: throw SystemError("relay-worker", EPROTO)
             case .failed(let error): throw error
             }

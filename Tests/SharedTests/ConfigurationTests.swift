@@ -258,6 +258,15 @@ private let numbers: [NumberCase] = [
             ])
     }
 
+    @Test func `takes of a worker's user what can be a name`() {
+        for name in ["", "relay-worker", String(repeating: "a", count: 32)] {
+            #expect(read(["RELAY_WORKER_USER": name]).configuration?.workerUser == (name.isEmpty ? nil : name))
+        }
+        for name in ["a b", "a:b", "a/b", "é", "a\n", String(repeating: "a", count: 33)] {
+            #expect(read(["RELAY_WORKER_USER": name]).problems.map(\.variable) == ["RELAY_WORKER_USER"])
+        }
+    }
+
     @Test func `wants a backlog that holds the largest message, and names both variables`() throws {
         #expect(read(["RELAY_MAX_MESSAGE_SIZE": "2000", "RELAY_MAX_BACKLOG": "2010"]).configuration != nil)
         for environment in [
@@ -385,6 +394,7 @@ private let unusual = [
     "RELAY_MAX_CONNECTIONS_PER_IP": "10", "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical",
     "RELAY_LOG_FORMAT": "json", "RELAY_CLIENT_ADDRESS": "proxy-protocol",
     "RELAY_ALLOWED_ORIGINS": "https://a.example,app://b:1", "RELAY_METRICS_HOSTS": "c.example,d",
+    "RELAY_LOG_FORMAT": "json", "RELAY_SANDBOX": "required", "RELAY_WORKER_USER": "relay.worker-1_a",
 ]
 
 @Suite struct `The configuration as bytes` {

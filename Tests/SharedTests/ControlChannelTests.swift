@@ -76,12 +76,12 @@ private struct Channels {
         let channels = try Channels()
         #expect(try channels.near.send(.start))
         #expect(try channels.near.send(.drain(deadline: 5)))
-        #expect(try channels.far.send(.ready))
+        #expect(try channels.far.send(.ready(.all)))
         let outcomes = [channels.far.receive(), channels.far.receive(), channels.far.receive()]
         #expect(
             outcomes == [.message(.start, descriptors: 0), .message(.drain(deadline: 5), descriptors: 0), .nothing])
         let back = [channels.near.receive(), channels.near.receive()]
-        #expect(back == [.message(.ready, descriptors: 0), .nothing])
+        #expect(back == [.message(.ready(.all), descriptors: 0), .nothing])
         #expect(!channels.near.isBlocked)
     }
 
@@ -139,16 +139,16 @@ private struct Channels {
         #expect(try channel.send(.start))
         do {
             let other = End(far)
-            #expect(try other.send(.ready))
+            #expect(try other.send(.ready(.all)))
         }
-        #expect([channel.receive(), channel.receive()] == [.message(.ready, descriptors: 0), .closed])
+        #expect([channel.receive(), channel.receive()] == [.message(.ready(.all), descriptors: 0), .closed])
     }
 
     @Test func `takes a launch of any length, though no more of anything else`() throws {
         let channels = try Channels(bufferBytes: 4096)
         let count = Limits.controlQueueMessagesMax + 1000
         for number in 0..<count { try channels.near.sendAlways(.inboxes(first: number)) }
-        #expect(try !channels.near.send(.ready))
+        #expect(try !channels.near.send(.ready(.all)))
         for number in 0..<count {
             while true {
                 if let (message, _) = channels.far.take() {
@@ -175,7 +175,7 @@ private struct Channels {
         #expect(channels.near.send(raw: [1]))
         #expect(channels.near.send(raw: [99, 0, 5, 0], descriptors: [near, near]))
         _ = close(near)
-        #expect(channels.near.send(raw: [4, 0, 5, 0, 9]))
+        #expect(channels.near.send(raw: ControlMessage.start.bytes + [9]))
         #expect(try channels.near.send(.start))
         let outcomes = (0..<4).map { _ in channels.far.receive() }
         #expect(

@@ -55,12 +55,13 @@ private var unusual: Configuration {
         .inboxes(first: 0), .inboxes(first: 253), hostKeys([(Array("ré".utf8), .max)]), hostKeys([]),
         hostKeys([([1], 2), ([], 3)]), .hostKeys([.over(room: [1]), .over(room: [])]),
         hostKeys(Array(repeating: ([UInt8](repeating: 255, count: 256), 0), count: Limits.hostKeysPerMessageMax)),
-        .start, .ready,
+        .start, .ready([]), .ready(.all),
         .drain(deadline: 0x0102_0304_0506_0708, isRestart: true), .drain(deadline: 0, isRestart: false),
         launch(page: 1023, pending: []), launch(pending: [0, 1, 2, 3]), .listeners, .serve,
         .route(workers: 1, leaves: false), .route(workers: 256, leaves: true), .routed, .lastCall, .moved(moved),
         .sourceGone(index: 0), .sourceGone(index: 255), .failed(reason: ""), .failed(reason: "can't: \u{1F600}"),
-        .checkCredentials, .credentials(from: -1, until: .max), .makeCertificate, .certificate([], privateKey: []),
+        .checkCredentials(Sandbox()), .credentials(from: -1, until: .max),
+        .makeCertificate(Sandbox(mode: .required, user: 1, group: .max)), .certificate([], privateKey: []),
         .certificate([1, 2], privateKey: [3]),
     ]
 
@@ -81,7 +82,7 @@ private var unusual: Configuration {
     @Test func `are written by the byte map`() {
         #expect(ControlMessage.version == 4)
         #expect(ControlMessage.start.bytes == [4, 0, 5, 0])
-        #expect(ControlMessage.ready.bytes == [4, 0, 6, 0])
+        #expect(ControlMessage.ready([.limits, .seccomp]).bytes == [4, 0, 6, 0, 20, 0, 0, 0])
         #expect(ControlMessage.inboxes(first: 0x0102).bytes == [4, 0, 2, 0, 2, 1, 0, 0])
         #expect(
             ControlMessage.drain(deadline: 0x0102_0304_0506_0708, isRestart: true).bytes
@@ -92,7 +93,8 @@ private var unusual: Configuration {
         #expect(hostKeys.bytes == start + Self.publicKey + [9, 0, 0, 0, 0, 0, 0, 0])
         let launch: [UInt8] = [4, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 1, 16, 0, 0, 0]
         let awaited: [UInt8] = [4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]
-        #expect(Array(Self.launch().bytes.prefix(53)) == launch + [UInt8](1...16) + awaited)
+        let sandbox: [UInt8] = [0, 0xFE, 0xFF, 0, 0, 0xFE, 0xFF, 0, 0]
+        #expect(Array(Self.launch().bytes.prefix(62)) == launch + [UInt8](1...16) + awaited + sandbox)
         #expect(ControlMessage.route(workers: 3, leaves: true).bytes == [4, 0, 15, 0, 3, 0, 0, 0, 1])
         #expect(ControlMessage.sourceGone(index: 4).bytes == [4, 0, 19, 0, 4, 0, 0, 0])
     }
@@ -123,6 +125,12 @@ private var unusual: Configuration {
         for count in [0, 15, 17] {
             let key = [UInt8](repeating: 1, count: count)
             #expect(error(Self.launch(key: key).bytes) == .invalid(field: "placement key"))
+        }
+    }
+
+    @Test func `to launch name no user or group that is root`() {
+        for sandbox in [Sandbox(user: 0), Sandbox(group: 0)] {
+            #expect(error(ControlMessage.checkCredentials(sandbox).bytes) == .invalid(field: "sandbox"))
         }
     }
 
@@ -166,7 +174,7 @@ private var unusual: Configuration {
             { $0.metrics = unusual.listen }, { $0.messagesPerSecondMax = 7 }, { $0.bytesPerSecondMax = 8 },
             { $0.pingSeconds = 5 }, { $0.clientAddress = .peer },
             { $0.allowedOrigins = unusual.allowedOrigins },
-            { $0.metricsHosts = unusual.metricsHosts },
+            { $0.metricsHosts = unusual.metricsHosts }, { $0.sandbox = .required }, { $0.workerUser = "relay-worker" },
         ]
         // The certificate and its key go together.
         #expect(changes.count + 1 == Configuration.settings.count, "a setting without a change here")
@@ -226,11 +234,12 @@ private var unusual: Configuration {
             }
             #expect(found.description == field)
         }
-        // The last two bytes: log level and format; the byte behind the sources: the kind of host.
+        // The last bytes: log level and format, sandbox and no user; the byte after the sandbox: the kind of host.
         let bytes = Self.launch(Configuration()).bytes
         for (index, value, field) in [
-            (bytes.count - 2, 7, "RELAY_LOG_LEVEL"), (bytes.count - 1, 2, "RELAY_LOG_FORMAT"),
-            (53, 2, "RELAY_ADDR"), (72, 2, "RELAY_METRICS_ADDR"), (73, 2, "RELAY_TLS_CERT"),
+            (bytes.count - 4, 7, "RELAY_LOG_LEVEL"), (bytes.count - 3, 2, "RELAY_LOG_FORMAT"),
+            (bytes.count - 2, 3, "RELAY_SANDBOX"), (bytes.count - 1, 2, "RELAY_WORKER_USER"), (53, 3, "sandbox"),
+            (62, 2, "RELAY_ADDR"), (81, 2, "RELAY_METRICS_ADDR"), (82, 2, "RELAY_TLS_CERT"),
         ] as [(Int, UInt8, StaticString)] {
             var bytes = bytes
             bytes[index] = value

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Synchronization
 import Testing
@@ -26,7 +27,7 @@ private struct Fixture: ~Copyable {
         munmap(bytes, Self.byteCount)
     }
 
-    static let byteCount = 8192 * (1 + 1024) + 65_536 * 16
+    static let byteCount = 8192 * (1 + 1024) + 16 * 1024 + 65_536 * 16
 
     /// The word at an offset.
     func word(_ offset: Int) -> UInt64 {
@@ -51,18 +52,18 @@ private let second: UInt64 = 1_000_000_000
         let memory = fixture.memory
         let size = fixture.size
         #expect(size == Fixture.byteCount)
-        let (magic, count) = (fixture.word(0), fixture.word(8))
+        let (magic, count) = (fixture.word(4096), fixture.word(4096 + 8))
         #expect(magic == 0x524C_5953_484D_0005)
         #expect(count == 1024)
-        let used = fixture.word(56)
+        let used = fixture.word(4096 + 56)
         #expect(used == UInt64(workers))
         #expect(memory.pages.count == workers)
-        let role = fixture.word(8192 * workers + 32)
+        let role = fixture.word(8192 * 1025 + 16 * (workers - 1))
         #expect(role == 1)
         memory.phase = .draining
         for _ in 0..<3 { _ = memory.rooms.take(max: 10) }
         for _ in 0..<4 { _ = memory.connections.take(max: 10) }
-        let (phase, rooms, connections) = (fixture.word(16), fixture.word(24), fixture.word(32))
+        let (phase, rooms, connections) = (fixture.word(4096 + 16), fixture.word(24), fixture.word(32))
         #expect(phase == 2)
         #expect(rooms == 3)
         #expect(connections == 4)
@@ -109,12 +110,12 @@ private let second: UInt64 = 1_000_000_000
     @Test func `is not mapped unless it is what it should be`() throws {
         let fixture = try Fixture()
         for pages: UInt64 in [0, 1023, 1025] {
-            fixture.setWord(8, pages)
+            fixture.setWord(4096 + 8, pages)
             #expect(throws: SystemError("mmap", EINVAL)) { _ = try SharedMemory.map(fixture.file) }
         }
-        fixture.setWord(8, 1024)
+        fixture.setWord(4096 + 8, 1024)
         _ = try SharedMemory.map(fixture.file)
-        fixture.setWord(0, 0x524C_5953_484D_0001)
+        fixture.setWord(4096, 0x524C_5953_484D_0001)
         #expect(throws: SystemError("mmap", EINVAL)) { _ = try SharedMemory.map(fixture.file) }
         let empty = try SharedMemory.makeFile()
         #expect(throws: SystemError("mmap", EINVAL)) { _ = try SharedMemory.map(empty) }
@@ -132,6 +133,47 @@ private let second: UInt64 = 1_000_000_000
         }
     }
 
+    /// Whether this process may write there, now or after it has asked the kernel for it.
+    private func mayWrite(_ address: UnsafeMutableRawPointer) -> Bool {
+        mprotect(address, 4096, PROT_READ | PROT_WRITE) == 0
+    }
+
+    @Test func `lets a worker write its own page and what all workers count in, and nothing else`() throws {
+        let fixture = try Fixture(workers: 3)
+        let reader = clinux_reopen_for_reading(fixture.file.number)
+        try #require(reader >= 0)
+        let memory = try SharedMemory.map(Descriptor(owning: reader), writable: fixture.file, page: 1)
+        // What it may.
+        let own = memory.page(1)
+        own.state = .serving
+        own.heartbeat = 5
+        #expect(fixture.memory.page(1).state == .serving && fixture.memory.page(1).heartbeat == 5)
+        #expect(memory.rooms.take(max: 1) && fixture.memory.rooms.count == 1)
+        #expect(memory.admitJoin(key: 1, rate: 1, burst: 2, now: second) == nil)
+        // What it may not: each page of the mapping by itself.
+        let base = UnsafeMutableRawPointer(own.violationWord) - 40 - 2 * 8192
+        var writable: [Int] = []
+        for page in 0..<(Fixture.byteCount / 4096) where mayWrite(base + 4096 * page) { writable.append(page) }
+        let limiter = (8192 * 1025 + 16 * 1024) / 4096
+        #expect(writable == [0, 4, 5] + Array(limiter..<(limiter + 256)))
+        // It sees the others all the same.
+        fixture.memory.phase = .serving
+        fixture.memory.page(0).heartbeat = 7
+        fixture.memory.page(2).deathsInRow = 9
+        #expect(memory.phase == .serving && memory.page(0).heartbeat == 7 && memory.page(2).deathsInRow == 9)
+    }
+
+    @Test func `keeps its size, and can't be mapped for writing by who may read it`() throws {
+        let fixture = try Fixture()
+        #expect(ftruncate(fixture.file.number, 4096) != 0 && errno == EPERM)
+        let reader = Descriptor(owning: clinux_reopen_for_reading(fixture.file.number))
+        #expect(mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, reader.number, 0) == MAP_FAILED)
+        #expect(errno == EACCES)
+        _ = try AddressTable.create(in: fixture.file.number, connectionsMax: 1)
+        let size = fixture.size
+        #expect(ftruncate(fixture.file.number, off_t(size + 4096)) != 0 && errno == EPERM)
+    }
+
     private func readOnly() throws -> Int32 {
         let number = open("/dev/null", O_RDONLY | O_CLOEXEC)
         try #require(number >= 0)
@@ -140,7 +182,7 @@ private let second: UInt64 = 1_000_000_000
 
     @Test func `shows words that are no state and no phase as the first of them`() throws {
         let fixture = try Fixture(workers: 1)
-        fixture.setWord(16, 99)
+        fixture.setWord(4096 + 16, 99)
         fixture.setWord(8192, 99)
         #expect(fixture.memory.phase == .starting)
         #expect(fixture.memory.page(0).state == .down)
@@ -352,7 +394,7 @@ extension `The health of the relay` {
 
     @Test func `pushes the entry nearest to its end out of a full neighbourhood, and counts it`() throws {
         let fixture = try Fixture(workers: 1)
-        let table = 8192 * 1025
+        let table = 8192 * 1025 + 16 * 1024
         // Every place is another address's, with an hour to go, but for one of each sixteen with a second to go.
         let hour = start + 3600 * second
         for place in 0..<65_536 {
@@ -376,7 +418,7 @@ extension `The health of the relay` {
 
     @Test func `takes an entry whose time has passed without a debt and without counting it`() throws {
         let fixture = try Fixture(workers: 1)
-        let table = 8192 * 1025
+        let table = 8192 * 1025 + 16 * 1024
         for place in 0..<65_536 {
             fixture.setWord(table + 16 * place, 1_000_000 + UInt64(place))
             fixture.setWord(table + 16 * place + 8, start)
@@ -389,7 +431,7 @@ extension `The health of the relay` {
     @Test func `is neither stopped nor shut by an arrival time that none of its workers wrote`() throws {
         let fixture = try Fixture()
         #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 2, now: start) == nil)
-        let table = 8192 * 1025
+        let table = 8192 * 1025 + 16 * 1024
         let places = (0..<65_536).filter { fixture.word(table + 16 * $0) == 5 }
         let place = try #require(places.first)
         for arrival in [.max, .max - 1, start + 61 * second] as [UInt64] {

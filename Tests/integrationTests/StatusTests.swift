@@ -17,7 +17,7 @@ import Testing
                 let status = try await relay("status", target[0], target[1])
                 #expect(status.end == .status(0))
                 let lines = status.output.split(separator: "\n", omittingEmptySubsequences: false)
-                #expect(lines.count == 7 && lines[3].hasPrefix("WORKER"), "\(status.output)")
+                #expect(lines.count == 8 && lines[2].hasPrefix("sandbox: ") && lines[4].hasPrefix("WORKER"), "\(status.output)")
                 let json = try await relay("status", "--json", target[0], target[1])
                 let object = try AdminHealth(json: json.output)
                 #expect(object.status == "ok" && object.workers.count == 2)

@@ -1,3 +1,5 @@
+import CLinux
+import Glibc
 import Shared
 import Testing
 
@@ -24,5 +26,21 @@ import Testing
         #expect(
             warning(until + 1)
                 == "the certificate has expired on 2027-02-24T00:00:00.000Z: clients will refuse it")
+    }
+}
+
+@Suite struct `A copy of a certificate or key` {
+    @Test func `holds what the file holds, and nobody can change it any more`() throws {
+        let file = Descriptor(owning: open("/etc/passwd", O_RDONLY | O_CLOEXEC))
+        var status = stat()
+        #expect(fstat(file.number, &status) == 0)
+        let copy = try Credentials.copy(file, bytes: Int(status.st_size))
+        #expect(clinux_file_bytes(copy.number) == Int64(status.st_size))
+        #expect(pwrite(copy.number, "x", 1, 0) == -1 && errno == EPERM)
+        #expect(ftruncate(copy.number, 0) == -1 && errno == EPERM)
+        #expect(mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, copy.number, 0) == MAP_FAILED)
+        let seals = fcntl(copy.number, 1034)
+        // F_SEAL_SEAL, SHRINK, GROW and WRITE.
+        #expect(seals & 15 == 15)
     }
 }

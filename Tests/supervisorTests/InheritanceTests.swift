@@ -8,7 +8,8 @@ import Testing
         let key = WorkerPlace.HostKey(publicKey: [UInt8](repeating: 1, count: 32), expiry: 9)
         return Inheritance.PlaceState(
             index: index, generation: 3, pageIndex: index + 5, listeners: [10, 11], inboxReceiver: 12,
-            inboxSender: 13, pid: pid, control: pid == 0 ? 0 : 14, isReady: true, hasMoved: index > 0, launchedAt: 8,
+            inboxSender: 13, pid: pid, control: pid == 0 ? 0 : 14, isReady: true, hasMoved: index > 0,
+            sandbox: [.seccomp, .landlock], launchedAt: 8,
             restartDue: 4, restartCount: 5, cpuMilliseconds: 6, hostKeys: [[1, 2]: key])
     }
 
@@ -48,6 +49,7 @@ import Testing
         }
         let estate = try #require(try Inheritance(Self.every[3].bytes).estate)
         #expect(estate.places[0].hostKeys[[1, 2]]?.expiry == 9 && estate.leavers[0].hasMoved)
+        #expect(estate.places[0].sandbox == [.seccomp, .landlock])
         #expect(estate.credentials?.validity.from == -5 && estate.generation == 3 && estate.startedAt == 44)
         #expect(estate.configuration.tls?.privateKey == "/k" && estate.hasServed)
     }

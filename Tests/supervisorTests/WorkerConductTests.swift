@@ -68,8 +68,8 @@ private struct Seeded: RandomNumberGenerator {
         #expect(heed(.routed) == .fault(.misplaced))
         #expect(heed(.failed(reason: "no\nmemory")) == .nothing && places[0].failure == #"no\nmemory"#)
         #expect(heed(.failed(reason: "x")) == .fault(.misplaced))
-        #expect(heed(.ready) == .ready)
-        #expect(heed(.ready) == .fault(.misplaced))
+        #expect(heed(.ready(.all)) == .ready)
+        #expect(heed(.ready(.all)) == .fault(.misplaced))
         let moved = ControlMessage.moved(ControlMessage.Moved())
         #expect(heed(moved) == .fault(.misplaced))
         for stage in [Change.Stage.preparing, .routing] {
@@ -100,7 +100,7 @@ private struct Seeded: RandomNumberGenerator {
                 using: &random) ?? 0
         }
         switch Int.random(in: 0..<12, using: &random) {
-        case 0: return .ready
+        case 0: return .ready([.seccomp])
         case 1: return .failed(reason: String(repeating: "x", count: Int.random(in: 0...9000, using: &random)))
         case 2: return .routed
         case 3, 4:

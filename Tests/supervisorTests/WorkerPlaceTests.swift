@@ -82,7 +82,7 @@ import Testing
         let control = try launch(place)
         #expect(place.pid == getpid())
         #expect(place.launchedAt == now)
-        #expect(place.becomeReady())
+        #expect(place.becomeReady(.all))
         place.page.state = .serving
         for gauge in Gauge.allCases { place.page[gauge] = 3 }
         place.page.add(4, to: .accepted)
@@ -98,7 +98,7 @@ import Testing
     @Test func `is not ready, and due for nothing, when a process has been started in it`() throws {
         let place = try place()
         let first = try launch(place)
-        #expect(place.becomeReady())
+        #expect(place.becomeReady(.all))
         place.restartDue = 5
         let control = try launch(place)
         _ = consume first
@@ -124,7 +124,7 @@ import Testing
         let place = try place()
         defer { place.close() }
         let control = try launch(place)
-        #expect(place.becomeReady())
+        #expect(place.becomeReady(.all))
         place.hostKeys[[1]] = WorkerPlace.HostKey(publicKey: [2], expiry: 3)
         let state = place.state
         // The other program has the descriptor to itself.

@@ -14,8 +14,27 @@
 /// accept4(2), non-blocking and close-on-exec. Returns the descriptor or -1.
 int clinux_accept(int listener, struct sockaddr_storage *address);
 
-/// memfd_create(2), close-on-exec.
+/// memfd_create(2), close-on-exec, never to be executed where the kernel can see to that, and to be sealed.
 int clinux_memfd(const char *name);
+
+/// What of a memfd nobody can do any more (F_ADD_SEALS): make it shorter; change its size, or the seals; the same and write into it.
+enum clinux_seals { CLINUX_SEAL_SHRINK, CLINUX_SEAL_SIZE, CLINUX_SEAL_ALL };
+int clinux_seal(int file, enum clinux_seals seals);
+
+/// Another descriptor of the same file, close-on-exec and for reading alone: who gets no other can't map it for writing, now or
+/// later. -1 with errno.
+int clinux_reopen_for_reading(int file);
+
+/// The size of an open file: fstat(2) itself, because what glibc makes of its name is a call that takes paths. -1 with errno.
+int64_t clinux_file_bytes(int file);
+
+/// write(2) that never waits, whatever the flags of the open file are, which all its users share: pwritev2(2) with RWF_NOWAIT for
+/// pipes and sockets, if poll(2) says that they take something. A file is written as usual, and so is what the kernel knows no such
+/// write for (a terminal, a pipe before Linux 6.4). Returns the count of bytes, or -1.
+ssize_t clinux_write_now(int file, const void *bytes, size_t count);
+
+/// Whether it is an open file of a file system's: one that may be anywhere and of any size.
+int clinux_is_regular(int file);
 
 /// socketpair(2) of SOCK_SEQPACKET, non-blocking, close-on-exec, both buffers asked to be `buffer` bytes.
 int clinux_seqpacket_pair(int pair[2], int buffer);
@@ -36,10 +55,14 @@ ssize_t clinux_receive_message(
 /// ioctl(2) SIOCOUTQ: bytes of memory that what was sent at this end of a Unix socket, and has not been read, takes; -1 with errno.
 int clinux_unread_bytes(int socket);
 
-/// posix_spawn(3) of the program that is open as `program` (a number above 4) with `control` as its descriptor 3; stdout and stderr
-/// are inherited, and `program` itself as 4, which it must close; default signal handlers, no signal blocked. Returns 0 or
+/// posix_spawn(3) of the program that is open as `program` (a number above 4) with `control` as its descriptor 3; stderr is inherited,
+/// stdin and stdout are /dev/null, and `program` itself is 4, which it must close; default signal handlers, no signal blocked. Returns 0 or
 /// the error number.
 int clinux_spawn(int program, char *const argv[], char *const envp[], int control, pid_t *pid);
+
+/// Executes what is open as `program`: execveat(2) with AT_EMPTY_PATH; a script, whose interpreter must open it, by its name in /proc.
+/// Returns -1 with errno, if it returns.
+int clinux_execute(int program, char *const argv[], char *const envp[]);
 
 /// What waitpid(2) said: whether it exited (and its status), else the signal that ended it.
 int clinux_wait_exited(int status);
@@ -57,9 +80,6 @@ void clinux_trim_heap(void);
 
 /// prctl(2) PR_SET_NAME.
 void clinux_set_name(const char *name);
-
-/// If root: setgroups(2), setgid(2), setuid(2) to `id`. Returns 0 or -1 with errno.
-int clinux_drop_root(uint32_t id);
 
 /// Raises RLIMIT_NOFILE's soft limit to the hard one; returns the limit in force.
 uint64_t clinux_raise_descriptor_limit(void);

@@ -16,6 +16,7 @@ enum HealthReport {
         object.add("clients", "\(report.clients)")
         object.add("connections", "\(report.connections)")
         object.add("restarts", "\(report.restarts)")
+        object.add("sandbox", names(report.sandbox))
         object.add("workers", "[\(report.everyWorker.map { worker($0) }.joined(separator: ","))]")
         return object.text
     }
@@ -36,7 +37,13 @@ enum HealthReport {
         object.add("loop_lag_seconds", decimal(worker.loopLagSeconds, places: 6))
         object.add("memory_bytes", worker.memoryBytes.map { "\($0)" })
         object.add("cpu_seconds", decimal(worker.cpuSeconds))
+        object.add("sandbox", names(worker.sandbox))
         return object.text
+    }
+
+    /// Words that need no escape.
+    private static func names(_ parts: SandboxParts?) -> String? {
+        parts.map { "[\($0.names.map { "\"\($0)\"" }.joined(separator: ","))]" }
     }
 
     static func name(_ health: Health) -> String {

@@ -107,6 +107,12 @@ extension Metrics {
     ]
 
     private static let workers: [Metric] = [
+        .values("relay_sandbox", .gauge, "1 for a part of the sandbox that holds in every worker that serves, else 0.")
+        {
+            report in
+            guard let parts = report.sandbox else { return [] }
+            return SandboxParts.named.map { ([("part", $0.name)], parts.contains($0.part) ? 1 : 0) }
+        },
         .values(
             "relay_worker_faults_total", .counter,
             "Messages of workers that the supervisor did not heed, by reason: none, unless a worker is not itself."

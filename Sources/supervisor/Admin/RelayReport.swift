@@ -46,6 +46,12 @@ struct RelayReport {
     var restarts: UInt64 { everyWorker.reduce(0) { $0 &+ $1.restarts } }
     var workersServing: Int { workers.count { $0.state == .serving } }
 
+    /// The parts of the sandbox that hold in every worker that serves; nil if none does.
+    var sandbox: SandboxParts? {
+        let parts = everyWorker.compactMap(\.sandbox)
+        return parts.isEmpty ? nil : parts.reduce(.all) { $0.intersection($1) }
+    }
+
     /// Why `/readyz` says no; nil while the relay serves.
     var unreadyReason: String? {
         switch phase {
@@ -103,6 +109,8 @@ struct WorkerReport {
     var memoryBytes: UInt64?
     /// Over all processes that filled the place.
     var cpuSeconds = 0.0
+    /// The parts of its sandbox that hold; nil until it serves.
+    var sandbox: SandboxParts?
 }
 
 extension RelayReport {
@@ -167,6 +175,7 @@ extension WorkerReport {
             case .draining: .draining
             }
         loopLagSeconds = seconds(page[.loopLag])
+        if place.isReady { sandbox = place.sandbox }
         let reading = ProcessReading(pid: pid)
         memoryBytes = reading.memoryBytes
         cpuSeconds += reading.cpuSeconds ?? 0

@@ -16,10 +16,18 @@ enum StatusTable {
             "generation \(report.generation), \(report.rooms) rooms, \(report.clients) clients, "
                 + "\(report.connections) connections, \(report.restarts) restarts",
         ]
+        if let parts = report.sandbox { lines.append(sandbox(parts)) }
         if let last = report.lastChange { lines.append("last change: \(last)") }
         if report.isChanging { lines.append("rooms are moving to other workers") }
         lines.append("")
         return (lines + aligned([header] + report.everyWorker.map { row($0) })).joined(separator: "\n") + "\n"
+    }
+
+    /// What of the sandbox holds in every worker, and what does not.
+    static func sandbox(_ parts: SandboxParts) -> String {
+        let missing = SandboxParts.all.subtracting(parts).names
+        let on = parts.isEmpty ? "nothing" : parts.names.joined(separator: ", ")
+        return "sandbox: \(on)" + (missing.isEmpty ? "" : "; without \(missing.joined(separator: ", "))")
     }
 
     private static func row(_ worker: WorkerReport) -> [String] {

@@ -1,5 +1,6 @@
 // Certificate, key and ticket keys as the supervisor hands them over: as descriptors, because workers have no file system.
 
+import CLinux
 import COpenSSL
 import Glibc
 import Shared
@@ -30,11 +31,8 @@ struct CredentialFiles: ~Copyable {
 
     /// The whole of a file, to be wiped. Read from its beginning without moving its position, which all workers share.
     private static func read(_ file: borrowing Descriptor, _ variable: String) throws(CredentialError) -> Secret {
-        var status = stat()
-        guard unsafe fstat(file.number, &status) == 0 else {
-            throw CredentialError("\(variable): \(SystemError("fstat"))")
-        }
-        let count = Int(status.st_size)
+        let count = Int(clinux_file_bytes(file.number))
+        guard count >= 0 else { throw CredentialError("\(variable): \(SystemError("fstat"))") }
         guard count > 0 else { throw CredentialError("\(variable): the file is empty") }
         guard count <= Limits.credentialBytesMax else {
             throw CredentialError("\(variable): the file has \(count) bytes, more than \(Limits.credentialBytesMax)")

@@ -1,7 +1,8 @@
 // How a worker begins: on descriptor 3 it is told what it is and given every descriptor it needs; then it gives up every
-// privilege and serves.
+// privilege, goes into its sandbox and serves.
 
 import CLinux
+import CSandbox
 import CSodium
 import Glibc
 import Logging
@@ -56,7 +57,7 @@ enum Launch {
         // A terminal's Ctrl-C and systemd's SIGTERM reach every process of the relay: the supervisor's word alone ends a
         // worker, and so does the end of its control channel.
         for number in [SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] { _ = signal(number, SIG_IGN) }
-        // Before there is a secret in this process; dropping root undoes a part of it, so it is done again behind that.
+        // Before there is a secret in this process; to become another user undoes a part of it, so it is done again after that.
         guard clinux_harden() == 0, sodium_init() >= 0 else { return ExitStatus.internalError }
         // The control channel is gone when it turns out that the worker can't begin: by this one the supervisor hears why.
         var lastWords: Descriptor? = Descriptor(copying: controlDescriptor)
@@ -66,14 +67,20 @@ enum Launch {
             var control = ControlChannel(Descriptor(owning: controlDescriptor))
             let (message, descriptors) = try awaitMessage(&control)
             switch message {
-            case .checkCredentials:
+            case .checkCredentials(let sandbox):
+                try become(sandbox)
+                _ = try enter(sandbox, fileBytesMax: 0)
                 return try checkCredentials(descriptors, &control)
-            case .makeCertificate:
+            case .makeCertificate(let sandbox):
+                try become(sandbox)
+                _ = try enter(sandbox, fileBytesMax: 0)
                 return try makeCertificate(&control)
             case .launch(let launch):
                 var worker = try begin(try receive(launch, descriptors, control))
+                let fileBytesMax = Limits.workerFileBytesMax(launch.configuration)
+                let parts = try enter(launch.sandbox, fileBytesMax: fileBytesMax, violation: worker.page)
                 lastWords = nil
-                worker.run()
+                worker.run(parts)
                 return worker.hasFailed ? ExitStatus.unavailable : ExitStatus.success
             default:
                 throw LaunchError(
@@ -118,6 +125,40 @@ enum Launch {
         return try answerAndEnd(.certificate(made.certificate, privateKey: made.privateKey), &control)
     }
 
+    // MARK: - The sandbox
+
+    /// Becomes the user that the sandbox names, if this process is root, and gives up what it takes privilege to give up.
+    private static func become(_ sandbox: Sandbox) throws(LaunchError) {
+        guard csandbox_become(sandbox.user, sandbox.group) == 0 else {
+            throw LaunchError(description: "\(SystemError("setresuid"))")
+        }
+        guard clinux_harden() == 0 else { throw LaunchError(description: "\(SystemError("prctl"))") }
+    }
+
+    /// Goes into the sandbox: from here on there are the descriptors and the memory that there are.
+    ///
+    /// - Parameters:
+    ///   - fileBytesMax: a file without a name that the process may write.
+    ///   - page: where the system call is told that ends it.
+    /// - Returns: the parts that hold.
+    private static func enter(
+        _ sandbox: Sandbox, fileBytesMax: UInt64, violation page: WorkerPage? = nil
+    ) throws(LaunchError) -> SandboxParts {
+        // The page, where there is one, is mapped as long as the process lives.
+        var wanted = unsafe csandbox(
+            parts: sandbox.mode == .off ? SandboxParts([.capabilities, .noNewPrivileges]).rawValue : .max,
+            // A log that is a file may be longer than any message: each line would be refused.
+            file_bytes_max: clinux_is_regular(2) != 0 ? .max : fileBytesMax, violation: page?.violationWord)
+        var result = csandbox_result()
+        unsafe csandbox_enter(&wanted, &result)
+        let parts = SandboxParts(rawValue: result.parts).intersection(.all)
+        guard sandbox.mode == .required, parts != .all else { return parts }
+        let missing = SandboxParts.all.subtracting(parts).names.joined(separator: ", ")
+        throw LaunchError(
+            description: "RELAY_SANDBOX=required: this system does not give \(missing)",
+            exitStatus: ExitStatus.configuration)
+    }
+
     private static func answerAndEnd(
         _ answer: ControlMessage, _ control: inout ControlChannel
     ) throws(LaunchError) -> Int32 {
@@ -142,18 +183,19 @@ enum Launch {
     private static func receive(
         _ launch: ControlMessage.Launch, _ descriptors: [Int32], _ control: consuming ControlChannel
     ) throws(LaunchError) -> Launched {
-        let count = launch.configuration.tls == nil ? 2 : 5
+        let count = launch.configuration.tls == nil ? 3 : 6
         guard descriptors.count == count else {
             throw LaunchError(
                 description: "launch with \(descriptors.count) descriptors in place of \(count)",
                 exitStatus: ExitStatus.unavailable)
         }
         let memoryFile = Descriptor(owning: descriptors[0])
-        let inbox = Descriptor(owning: descriptors[1])
+        let memoryReader = Descriptor(owning: descriptors[1])
+        let inbox = Descriptor(owning: descriptors[2])
         let memory: SharedMemory
         var addresses: AddressLedger?
         do throws(SystemError) {
-            memory = try SharedMemory.map(memoryFile)
+            memory = try SharedMemory.map(memoryReader, writable: memoryFile, page: launch.page)
             if let table = try AddressTable.map(memoryFile.number) {
                 addresses = try AddressLedger(table, page: launch.page, file: memoryFile.number)
             }
@@ -169,7 +211,7 @@ enum Launch {
             process: "worker/\(launch.index)")
 
         var tls: (context: TLSContext, tickets: TicketMemory, generation: UInt64)?
-        if count == 5 { tls = try prepareTLS(Array(descriptors[2...])) }
+        if count == 6 { tls = try prepareTLS(Array(descriptors[3...])) }
         var outboxes = [Int32](repeating: -1, count: launch.workers)
         var listeners: [Int32] = []
         var keys: [RoomID: SurvivingKey] = [:]
@@ -197,10 +239,7 @@ enum Launch {
         }
         guard !listeners.isEmpty else { throw LaunchError(description: "without a listener") }
         guard !outboxes.contains(-1) else { throw LaunchError(description: "an inbox is missing") }
-        guard clinux_drop_root(Limits.nobody) == 0 else {
-            throw LaunchError(description: "\(SystemError("setresuid"))")
-        }
-        guard clinux_harden() == 0 else { throw LaunchError(description: "\(SystemError("prctl"))") }
+        try become(launch.sandbox)
         let ciphers: RecordCiphers
         do throws(TLSSetupError) { ciphers = try RecordCiphers() } catch { throw LaunchError(description: "\(error)") }
         return Launched(

@@ -242,9 +242,9 @@ enum MemberState {
 
     /// Before memory is taken for what should be in it.
     private static func check(_ file: Int32, bytes: Int) throws(MemberStateError) {
-        var status = stat()
-        guard unsafe fstat(file, &status) == 0 else { throw .file(SystemError("fstat")) }
-        guard status.st_size == bytes else { throw .file(SystemError("fstat", EIO)) }
+        let there = clinux_file_bytes(file)
+        guard there >= 0 else { throw .file(SystemError("fstat")) }
+        guard there == bytes else { throw .file(SystemError("fstat", EIO)) }
     }
 
     private static func fill(

@@ -196,11 +196,13 @@ struct Worker: ~Copyable {
     }
 
     /// Turns the loop until the worker has drained or its supervisor is gone and so are its clients.
-    mutating func run() {
+    ///
+    /// - Parameter parts: the parts of its sandbox that hold.
+    mutating func run(_ parts: SandboxParts) {
         page.zeroGauges()
         page.state = .serving
         page.heartbeat = now
-        report(.ready)
+        report(.ready(parts))
         logger.debug("serving")
         while !isFinished { turn(waiting: patience) }
         sayGoodbye()

@@ -26,6 +26,8 @@ final class TLSContext {
         guard copenssl_wipe_freed_memory() == 1 else {
             throw .library("memory was allocated before it could be made to be wiped")
         }
+        // Reads OpenSSL's configuration, which in the sandbox could not be opened any more.
+        _ = OPENSSL_init_ssl(0, nil)
     }
 
     /// - Parameters:

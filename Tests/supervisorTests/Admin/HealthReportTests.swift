@@ -8,13 +8,14 @@ import Testing
         #expect(
             HealthReport.json(.example())
                 == #"{"status":"degraded","version":"1.2.3","phase":"serving","uptime_seconds":11045.500,"generation":2,"#
-                + #""changing":false,"last_change":null,"rooms":3,"clients":12,"connections":14,"restarts":2,"workers":["#
+                + #""changing":false,"last_change":null,"rooms":3,"clients":12,"connections":14,"restarts":2,"#
+                + #""sandbox":["limits","seccomp"],"workers":["#
                 + #"{"index":0,"generation":2,"pid":4711,"state":"serving","uptime_seconds":11045.000,"restarts":0,"last_exit":null,"#
                 + #""heartbeat_age_seconds":0.250,"rooms":3,"clients":12,"connections":14,"loop_lag_seconds":0.000153,"#
-                + #""memory_bytes":16211968,"cpu_seconds":12.346},"#
+                + #""memory_bytes":16211968,"cpu_seconds":12.346,"sandbox":["limits","seccomp"]},"#
                 + #"{"index":1,"generation":2,"pid":null,"state":"down","uptime_seconds":null,"restarts":2,"#
                 + #""last_exit":"exit 71 (could not begin): \"no\" memory","heartbeat_age_seconds":null,"rooms":0,"#
-                + #""clients":0,"connections":0,"loop_lag_seconds":0.000000,"memory_bytes":null,"cpu_seconds":0.000}]}"#
+                + #""clients":0,"connections":0,"loop_lag_seconds":0.000000,"memory_bytes":null,"cpu_seconds":0.000,"sandbox":null}]}"#
         )
     }
 

@@ -77,7 +77,7 @@ import Testing
         let labels = Set(page.samples.keys.flatMap { $0.matches(of: #/([a-z_]+)="/#).map { String($0.1) } })
         #expect(
             labels == [
-                "class", "direction", "event", "kind", "le", "reason", "result", "resumed", "state", "status",
+                "class", "direction", "event", "kind", "le", "part", "reason", "result", "resumed", "state", "status",
                 "version", "violation", "worker",
             ])
     }

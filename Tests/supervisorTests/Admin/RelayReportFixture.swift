@@ -25,6 +25,7 @@ extension RelayReport {
         serving.loopLagSeconds = 0.000_153
         serving.memoryBytes = 16_211_968
         serving.cpuSeconds = 12.345_6
+        serving.sandbox = [.limits, .seccomp]
         var down = WorkerReport()
         (down.index, down.generation) = (1, 2)
         down.restarts = 2
