@@ -48,16 +48,11 @@ struct LineLogHandler: LogHandler {
         write(line.bytes(format))
     }
 
-    /// One write, if the descriptor takes it now.
-    ///
-    /// poll(2) first, because a pipe that nobody empties would block: where it says writable a pipe takes PIPE_BUF
-    /// bytes at once. (Between the two another process may fill it; then this one waits until the reader has read
-    /// that much.)
+    /// One write, if the descriptor takes it now: a pipe takes at most PIPE_BUF bytes whole or not at all, and nobody is waited for,
+    /// neither the reader nor another process that fills the pipe.
     private func write(_ line: [UInt8]) {
-        var poll = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-        guard unsafe Glibc.poll(&poll, 1, 0) == 1, poll.revents == Int16(POLLOUT) else { return }
         // Whatever goes wrong, there is nobody to tell. A part of a line at most is lost when the disk is full.
-        _ = unsafe line.withUnsafeBytes { line in unsafe Glibc.write(descriptor, line.baseAddress, line.count) }
+        _ = unsafe line.withUnsafeBytes { line in unsafe clinux_write_now(descriptor, line.baseAddress, line.count) }
     }
 }
 
