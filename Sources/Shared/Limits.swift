@@ -308,7 +308,10 @@ package enum Limits {
     /// A worker that shows the same heartbeat at so many looks in a row is killed and replaced. Looks and not time: when
     /// the whole machine has stood still (a virtual machine moved, a laptop's lid) nobody has beaten, and nobody hangs.
     package static let heartbeatSilentChecksMax = 5
-    /// The same for a worker that is not ready yet.
+    /// CPU time that such a worker has used meanwhile, and has nothing to show for, seconds; one that waits for anything hangs whatever
+    /// it has used. With less, it is the CPU that it waits for, and it is left alone.
+    package static let hangCPUSeconds = 1.0
+    /// The same looks for a worker that is not ready yet.
     package static let launchSilentChecksMax = 30
     /// Deaths in a row after which a worker keeps crashing, for `/health`: by then it has been restarted within 1.5 s,
     /// each time in vain.

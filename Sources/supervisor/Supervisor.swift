@@ -76,6 +76,7 @@ final class Supervisor {
     /// What workers said that was not heeded, by `WorkerFault`'s order.
     private(set) var workerFaults = [UInt64](repeating: 0, count: WorkerFault.allCases.count)
     private var faultLogRate = LogRate(perSecond: 1, burst: 5)
+    private var starvedLogRate = LogRate(perSecond: 1, burst: 5)
 
     var address: ListenAddress { listeners.address }
     var adminAddress: ListenAddress? { admin.address }
@@ -512,7 +513,7 @@ final class Supervisor {
         }
     }
 
-    /// Kills a worker whose loop has stopped turning; its end is then handled like any other.
+    /// Kills a worker whose loop has stopped turning though it could; its end is then handled like any other.
     private func watchHearts() {
         guard drainDeadline == nil else { return }
         let now = Clock.monotonicNanoseconds()

@@ -41,9 +41,7 @@ final class WorkerPlace {
     var hasMoved = false
     /// Processes that have died here since the place was left.
     var deathsLeaving = 0
-    /// The heartbeat at the last look, and at how many looks in a row it has been the same.
-    private var heartbeatSeen: UInt64 = 0
-    private var silentChecks = 0
+    private var watchdog = Watchdog()
     /// CLOCK_MONOTONIC nanoseconds of the last launch.
     private(set) var launchedAt: UInt64 = 0
     var restarts = RestartPolicy()
@@ -166,18 +164,26 @@ final class WorkerPlace {
         sandbox = []
         _ = page.takeViolation()
         if lastEnd != nil { restartCount += 1 }
-        (heartbeatSeen, silentChecks) = (0, 0)
+        watchdog = Watchdog()
         launchedAt = now
         restartDue = nil
     }
 
-    /// Looks at the heartbeat. True when it has not changed for too many looks; that is said once.
-    func isSilent() -> Bool {
-        let heartbeat = page.heartbeat
-        silentChecks = heartbeat == heartbeatSeen ? silentChecks + 1 : 0
-        heartbeatSeen = heartbeat
-        return silentChecks == (isReady ? Limits.heartbeatSilentChecksMax : Limits.launchSilentChecksMax)
+    /// Looks at the process, once a second.
+    func watch() -> Watchdog.Verdict {
+        guard let pid else { return .well }
+        let reading = ProcessReading(pid: pid)
+        watchdog.look(
+            Watchdog.Look(heartbeat: page.heartbeat, state: reading.state, cpuSeconds: reading.cpuSeconds),
+            looksMax: isReady ? Limits.heartbeatSilentChecksMax : Limits.launchSilentChecksMax)
+        return watchdog.verdict
     }
+
+    /// Whether the process wants to run and is not let.
+    var isStarved: Bool { pid != nil && watchdog.verdict == .starved }
+
+    /// Whether the supervisor has killed the process, which is about to be gone.
+    var isKilled: Bool { killReason != nil }
 
     /// Sends the process a message; one that can't be reached is about to be seen dead.
     func send(_ message: ControlMessage) -> Bool {

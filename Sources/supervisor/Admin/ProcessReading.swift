@@ -10,10 +10,13 @@ struct ProcessReading: Equatable {
     var memoryBytes: UInt64?
     /// In user and system mode.
     var cpuSeconds: Double?
+    /// "R" for one that runs or could, "S" for one that waits, and so on (proc(5)).
+    var state: Character?
 
-    init(memoryBytes: UInt64? = nil, cpuSeconds: Double? = nil) {
+    init(memoryBytes: UInt64? = nil, cpuSeconds: Double? = nil, state: Character? = nil) {
         self.memoryBytes = memoryBytes
         self.cpuSeconds = cpuSeconds
+        self.state = state
     }
 
     init(pid: pid_t) {
@@ -33,6 +36,7 @@ struct ProcessReading: Equatable {
         let fields = stat[stat.index(after: end)...].split { $0 == " " || $0 == "\n" }
         guard fields.count > 12, let user = UInt64(fields[11]), let system = UInt64(fields[12]) else { return }
         cpuSeconds = Double(user &+ system) / ticksPerSecond
+        state = fields[0].first
     }
 
     /// One read(2): both files are shorter than a page.

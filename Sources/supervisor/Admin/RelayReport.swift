@@ -84,6 +84,8 @@ struct WorkerReport {
         case draining
         /// Its loop has not turned for so long that it does not count as serving.
         case hanging
+        /// The same, because others have the CPU.
+        case starved
         /// Replaced by a worker of a new generation: its last connections go.
         case leaving
     }
@@ -171,7 +173,8 @@ extension WorkerReport {
         state =
             switch page.state {
             case .down, .starting: .starting
-            case .serving: silence > Limits.heartbeatSilenceNanoseconds ? .hanging : .serving
+            case .serving:
+                silence <= Limits.heartbeatSilenceNanoseconds ? .serving : place.isStarved ? .starved : .hanging
             case .draining: .draining
             }
         loopLagSeconds = seconds(page[.loopLag])

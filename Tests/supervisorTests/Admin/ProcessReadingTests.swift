@@ -13,12 +13,12 @@ import Testing
     @Test func `is its resident memory and its CPU time`() {
         #expect(
             reading(statm: "5000 3958 2000 100 0 900 0\n", stat: stat)
-                == ProcessReading(memoryBytes: 3958 * 4096, cpuSeconds: 13))
+                == ProcessReading(memoryBytes: 3958 * 4096, cpuSeconds: 13, state: "S"))
     }
 
     @Test func `is not led astray by a name`() {
         let odd = stat.replacing("relay-worker/0", with: "a) S 9 9 (b) c")
-        #expect(reading(statm: nil, stat: odd).cpuSeconds == 13)
+        #expect(reading(statm: nil, stat: odd) == ProcessReading(cpuSeconds: 13, state: "S"))
     }
 
     @Test(arguments: [
