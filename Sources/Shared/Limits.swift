@@ -401,6 +401,11 @@ package enum Limits {
     package static func hostKeysTotalMax(_ configuration: Configuration) -> Int {
         2 * hostKeysMax(configuration) + 1024 * configuration.workers
     }
+    /// Looks a second apart at which a count over the whole relay must be wrong before the supervisor puts it right.
+    package static let quotaLooksMax = 10
+    /// Rooms, or connections, that may be counted and in no worker's gauge, or the other way round: those on their way between workers
+    /// at a reload.
+    package static let quotaMargin: UInt64 = 512
     /// Messages that are thrown away from an inbox that nobody will read: more than it holds, for others may still fill it.
     package static let inboxDiscardsMax = 65_536
     /// Messages that wait for a worker or supervisor that does not read; a launch is sent whole, whatever its length.

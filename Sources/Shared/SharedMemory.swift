@@ -348,6 +348,15 @@ package struct Quota: Sendable {
         return false
     }
 
+    /// Puts right a count that has been found wrong, by `excess` too much or, negative, too little. For the supervisor.
+    package func correct(by excess: Int64) {
+        if excess > 0 {
+            give(UInt64(excess))
+        } else if excess < 0 {
+            _ = word.word.add(excess.magnitude)
+        }
+    }
+
     /// Gives back `amount`: one's own, or all of a dead worker's. Never below none: a count that a crash at the wrong
     /// instruction has made wrong by one must not become one that is full for ever.
     package func give(_ amount: UInt64 = 1) {

@@ -75,6 +75,8 @@ final class Supervisor {
     private var heartsCheckedAt: UInt64 = 0
     /// What workers said that was not heeded, by `WorkerFault`'s order.
     private(set) var workerFaults = [UInt64](repeating: 0, count: WorkerFault.allCases.count)
+    private var roomsAudit = QuotaAudit()
+    private var connectionsAudit = QuotaAudit()
     private var faultLogRate = LogRate(perSecond: 1, burst: 5)
     private var starvedLogRate = LogRate(perSecond: 1, burst: 5)
 
@@ -519,6 +521,7 @@ final class Supervisor {
         let now = Clock.monotonicNanoseconds()
         guard now - heartsCheckedAt >= Limits.heartbeatCheckNanoseconds else { return }
         heartsCheckedAt = now
+        auditQuotas()
         for place in everyPlace {
             if place.isReady && place.restarts.deathsInRow > 0 {
                 place.restarts.lived(uptime: now - place.launchedAt)
@@ -531,15 +534,45 @@ final class Supervisor {
                     metadata: ["worker": "\(place.index)", "pid": "\(pid)"])
                 place.kill(because: "closed its control channel")
             }
-            guard place.isSilent() else { continue }
-            logger.error(
-                "worker hangs: killing it",
-                metadata: [
-                    "worker": "\(place.index)", "pid": "\(pid)",
-                    "silent": "\((now - min(now, place.page.heartbeat)) / 1_000_000)ms",
-                ])
-            place.kill(because: "hung")
+            let metadata: Logger.Metadata = [
+                "worker": "\(place.index)", "pid": "\(pid)",
+                "silent": "\((now - min(now, place.page.heartbeat)) / 1_000_000)ms",
+            ]
+            switch place.watch() {
+            case .well: break
+            case .starved:
+                guard let suppressed = starvedLogRate.admit(nowNanoseconds: now) else { break }
+                logger.warning(
+                    "worker gets no CPU time: left alone",
+                    metadata: metadata.merging(["suppressed": "\(suppressed)"]) { $1 })
+            case .hangs where !place.isKilled:
+                logger.error("worker hangs: killing it", metadata: metadata)
+                place.kill(because: "hung")
+            case .hangs: break
+            }
         }
+    }
+
+    /// Puts right what workers count together, if a worker that was not itself has written it wrong. Not while rooms move.
+    private func auditQuotas() {
+        guard change == nil else {
+            (roomsAudit, connectionsAudit) = (QuotaAudit(), QuotaAudit())
+            return
+        }
+        let held = everyPlace.reduce(into: (rooms: UInt64(0), connections: UInt64(0))) { held, place in
+            held.rooms &+= place.page[.rooms]
+            held.connections &+= place.page[.connections]
+        }
+        let margin = Limits.quotaMargin
+        let rooms = roomsAudit.look(count: memory.rooms.count, held: held.rooms, margin: margin)
+        let connections = connectionsAudit.look(
+            count: memory.connections.count, held: held.connections, margin: margin)
+        memory.rooms.correct(by: rooms)
+        memory.connections.correct(by: connections)
+        guard rooms != 0 || connections != 0 else { return }
+        logger.error(
+            "counts of the whole relay were wrong, and are right now",
+            metadata: ["rooms": "\(rooms)", "connections": "\(connections)"])
     }
 
     /// Draws a new ticket key when it is time; workers see it within a second.
