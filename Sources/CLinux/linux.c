@@ -287,11 +287,12 @@ static int abstract_socket(const char *name, int backlog) {
 int clinux_abstract_listen(const char *name, int backlog) { return abstract_socket(name, backlog); }
 int clinux_abstract_connect(const char *name) { return abstract_socket(name, 0); }
 
-int clinux_peer_user(int socket, uint32_t *user) {
+int clinux_peer(int socket, uint32_t *user, pid_t *process) {
     struct ucred peer;
     socklen_t length = sizeof peer;
     if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return -1;
     *user = peer.uid;
+    if (process != NULL) *process = peer.pid;
     return 0;
 }
 

@@ -79,7 +79,7 @@ enum AdminClient {
         return AdminClientError(description: "several relays are running; say which: \(list)")
     }
 
-    /// nil if nobody listens there, or somebody who is not this user and not root: names are anybody's to take.
+    /// nil if nobody listens there, or somebody whose word is not to be taken: names are anybody's to take.
     private static func connect(toRelay pid: pid_t) throws(AdminClientError) -> Descriptor? {
         let number = unsafe clinux_abstract_connect(AdminSocket.name(pid: pid))
         guard number >= 0 else {
@@ -91,10 +91,50 @@ enum AdminClient {
         }
         let socket = Descriptor(owning: number)
         var user: UInt32 = 0
-        guard unsafe clinux_peer_user(number, &user) == 0 else { return nil }
-        let own = geteuid()
-        guard user == own || user == 0 || own == 0 else { return nil }
+        var peer: pid_t = 0
+        guard unsafe clinux_peer(number, &user, &peer) == 0 else { return nil }
+        let asker = Asker(user: geteuid(), program: WorkerProgram.path(of: "self"))
+        if let reason = asker.mistrusts(
+            Listener(user: user, pid: peer, named: pid), program: { WorkerProgram.path(of: "\($0)") })
+        {
+            // Root is told, for it sees everybody's; others see that there is none of theirs.
+            if asker.user == 0 { standardError("relay: warning: the socket of relay \(pid) is ignored: \(reason)") }
+            return nil
+        }
         return socket
+    }
+
+    /// Who listens at a relay's socket.
+    struct Listener: Equatable {
+        var user: UInt32
+        /// Its process when it began to listen; 0 for one of another PID namespace.
+        var pid: pid_t
+        /// The process in the socket's name.
+        var named: pid_t
+    }
+
+    /// Who asks.
+    struct Asker: Equatable {
+        var user: UInt32
+        /// The path of its own program; nil where that can't be seen.
+        var program: String?
+
+        /// Why a listener's word is not to be taken; nil if it is: its own user's, root's, and for root also that of another user, if
+        /// it is the process that it says, and runs this program.
+        func mistrusts(_ listener: Listener, program path: (pid_t) -> String?) -> String? {
+            if listener.user == 0 || listener.user == user && user != 0 { return nil }
+            guard user == 0 else { return "it is another user's" }
+            guard listener.pid == listener.named else {
+                return "process \(listener.pid) of user \(listener.user) has taken it"
+            }
+            guard let other = path(listener.pid) else {
+                return "user \(listener.user) has it, and it can't be seen what runs there; ask as that user"
+            }
+            guard let program, other == program else {
+                return "\(LogText.shown(other, bytesMax: 200)) of user \(listener.user) has taken it"
+            }
+            return nil
+        }
     }
 
     private static func connect(to address: ListenAddress, _ deadline: UInt64) throws(AdminClientError) -> Descriptor {

@@ -111,6 +111,8 @@ struct RunCommand: ParsableCommand {
     func run() throws {
         // Whoever reads the log or the greeting may go away; that ends no relay.
         _ = signal(SIGPIPE, SIG_IGN)
+        // Executed by its descriptor, it would be called by the descriptor's number.
+        unsafe clinux_set_name("relay")
         let inheritance = try takeInheritance()
         // Whoever has workers to go on with does so with the settings in force; what is wrong with others is told when they are to
         // be taken (Generations.swift).

@@ -69,6 +69,8 @@ final class Supervisor {
     private var isForced = false
     /// Whether another program goes on in this process when the workers have ended.
     var becomesSuccessor = false
+    /// The program that was asked whether it can take over.
+    var successor: Int32?
     /// Whether this program goes on with another's workers.
     private let isTakingOver: Bool
     private var exitStatus = ExitStatus.success

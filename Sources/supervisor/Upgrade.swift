@@ -42,6 +42,7 @@ extension Supervisor {
             return
         }
         logger.info("upgrade begins", metadata: ["program": "\(program.supervisorPath)", "from": "\(Version.text)"])
+        forgetSuccessor()
         do throws(ChangeError) {
             switch try askSuccessor() {
             case ExitStatus.success:
@@ -55,6 +56,7 @@ extension Supervisor {
                 throw ChangeError(description: "\(program.supervisorPath) can't take over (exit \(status))")
             }
         } catch {
+            forgetSuccessor()
             failed(.upgrade, "\(error)")
         }
     }
@@ -64,7 +66,10 @@ extension Supervisor {
         var arguments = ["take-over-check", "--format", "\(Compatibility.format)"]
         if let file = settings.file { arguments += ["--env-file", file] }
         do throws(SystemError) {
-            return try program.runSupervisor(arguments)
+            let successor = try program.openSuccessor()
+            let status = try program.run(successor, arguments)
+            self.successor = successor.release()
+            return status
         } catch {
             throw ChangeError(description: "\(error)")
         }
@@ -96,10 +101,24 @@ extension Supervisor {
             for descriptor in inheritance.descriptors + [number] { _ = fcntl(descriptor, F_SETFD, 0) }
             defer { for descriptor in inheritance.descriptors { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) } }
             logger.debug("becoming the new program", metadata: ["bytes": "\(inheritance.bytes.count)"])
-            try program.becomeSupervisor(inheriting: file.number)
+            let program = try takeSuccessor()
+            try self.program.become(program, inheriting: file.number)
         } catch {
             throw ChangeError(description: "\(error)")
         }
+    }
+
+    /// The program that was asked, or else the one that is installed.
+    private func takeSuccessor() throws(SystemError) -> Descriptor {
+        guard let number = successor else { return try program.openSuccessor() }
+        successor = nil
+        return Descriptor(owning: number)
+    }
+
+    /// Lets go of a program that was asked and does not take over.
+    private func forgetSuccessor() {
+        if let number = successor { _ = close(number) }
+        successor = nil
     }
 
     private static func write(_ bytes: [UInt8], to file: Int32) throws(SystemError) {

@@ -27,12 +27,7 @@ struct WorkerProgram {
 
     /// - Parameter variables: this process's environment.
     init(variables: [String: String]) throws(StartError) {
-        let program = unsafe [CChar](unsafeUninitializedCapacity: 4096) { buffer, count in
-            guard let start = buffer.baseAddress else { return }
-            count = unsafe max(0, readlink("/proc/self/exe", start, buffer.count))
-        }
-        let text = String(decoding: program.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        guard let slash = text.lastIndex(of: "/") else {
+        guard let text = Self.path(of: "self"), let slash = text.lastIndex(of: "/") else {
             throw StartError(
                 description: "can't find this program's own path in /proc", exitStatus: ExitStatus.unavailable)
         }
@@ -110,18 +105,22 @@ struct WorkerProgram {
 
     // MARK: - The supervisor's own program
 
-    /// Runs the `relay` that is installed now, and waits for its end, Limits.takeOverCheckMilliseconds at most.
-    ///
-    /// - Returns: its exit status.
-    func runSupervisor(_ arguments: [String]) throws(SystemError) -> Int32 {
+    /// The `relay` that is installed now: what is asked whether it can take over is what then does, whatever is installed in between.
+    func openSuccessor() throws(SystemError) -> Descriptor {
         let program = Self.open(supervisorPath)
         guard program >= 0 else { throw SystemError("open \(supervisorPath)") }
-        let held = Descriptor(owning: program)
+        return Descriptor(owning: program)
+    }
+
+    /// Runs a `relay`, and waits for its end, Limits.takeOverCheckMilliseconds at most.
+    ///
+    /// - Returns: its exit status.
+    func run(_ successor: borrowing Descriptor, _ arguments: [String]) throws(SystemError) -> Int32 {
         let pair = try MessagePair(bufferBytes: 4096)
         var pid: pid_t = 0
         var copies = unsafe ([supervisorPath] + arguments).map { unsafe strdup($0) } + [nil]
         defer { for index in unsafe copies.indices { unsafe free(copies[index]) } }
-        let result = unsafe clinux_spawn(held.number, &copies, clinux_environment(), pair.far.number, &pid)
+        let result = unsafe clinux_spawn(successor.number, &copies, clinux_environment(), pair.far.number, &pid)
         let ends = pair.split()
         _ = close(ends.far)
         let end = Descriptor(owning: ends.near)
@@ -137,9 +136,8 @@ struct WorkerProgram {
         return clinux_wait_exited(status) != 0 ? clinux_wait_exit_status(status) : ExitStatus.internalError
     }
 
-    /// Becomes the `relay` that is installed now, with this process's arguments. The corresponding C function is execve(2), which
-    /// returns only if it fails.
-    func becomeSupervisor(inheriting file: Int32) throws(SystemError) {
+    /// Becomes a `relay`, with this process's arguments. The corresponding C function is fexecve(3), which returns only if it fails.
+    func become(_ successor: borrowing Descriptor, inheriting file: Int32) throws(SystemError) {
         var arguments = CommandLine.arguments
         if let given = arguments.firstIndex(of: "--inherit") {
             arguments.removeSubrange(given..<min(given + 2, arguments.count))
@@ -149,8 +147,8 @@ struct WorkerProgram {
         arguments += ["--inherit", "\(file)"]
         var copies = unsafe arguments.map { unsafe strdup($0) } + [nil]
         defer { for index in unsafe copies.indices { unsafe free(copies[index]) } }
-        _ = unsafe execve(supervisorPath, &copies, clinux_environment())
-        throw SystemError("execve \(supervisorPath)")
+        _ = unsafe clinux_execute(successor.number, &copies, clinux_environment())
+        throw SystemError("execveat \(supervisorPath)")
     }
 
     /// Starts it for one question and waits for the answer, Limits.credentialCheckMilliseconds at most.

@@ -101,9 +101,9 @@ int clinux_abstract_listen(const char *name, int backlog);
 /// A stream socket connected to the one with this abstract name, non-blocking and close-on-exec. Returns the descriptor or -1.
 int clinux_abstract_connect(const char *name);
 
-/// The effective user id of a connected AF_UNIX socket's peer, as of its connect(2) or listen(2): SO_PEERCRED.
-/// Returns 0 or -1 with errno.
-int clinux_peer_user(int socket, uint32_t *user);
+/// The effective user id and, unless NULL, the process of a connected AF_UNIX socket's peer, as of its connect(2) or listen(2):
+/// SO_PEERCRED. Returns 0 or -1 with errno.
+int clinux_peer(int socket, uint32_t *user, pid_t *process);
 
 /// wait4(2) of any child, WNOHANG: its id, how it ended, and the CPU time it took in microseconds. 0 or -1 if there is none.
 pid_t clinux_reap(int *status, uint64_t *cpu_microseconds);

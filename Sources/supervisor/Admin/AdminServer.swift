@@ -205,7 +205,7 @@ final class AdminServer {
 
     private func kind(_ socket: Int32) -> AdminConnection.Kind {
         var user: UInt32 = 0
-        guard unsafe clinux_peer_user(socket, &user) == 0 else { return .forbidden }
+        guard unsafe clinux_peer(socket, &user, nil) == 0 else { return .forbidden }
         return user == 0 || user == geteuid() ? .local : .forbidden
     }
 

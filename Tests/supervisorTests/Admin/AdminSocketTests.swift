@@ -84,3 +84,34 @@ import Testing
         #expect(refused.allow == "GET, HEAD")
     }
 }
+
+@Suite struct `Who listens at a relay's socket` {
+    typealias Listener = AdminClient.Listener
+
+    private func mistrust(_ user: UInt32, _ listener: Listener, program: String? = "/usr/bin/relay") -> String? {
+        AdminClient.Asker(user: user, program: "/usr/bin/relay").mistrusts(listener) { _ in program }
+    }
+
+    @Test func `is believed if it is root, or who asks`() {
+        for user in [0, 7] as [UInt32] {
+            #expect(mistrust(user, Listener(user: 0, pid: 3, named: 3)) == nil)
+            #expect(mistrust(user, Listener(user: 0, pid: 0, named: 3), program: nil) == nil)
+        }
+        #expect(mistrust(7, Listener(user: 7, pid: 3, named: 3), program: nil) == nil)
+        #expect(mistrust(7, Listener(user: 8, pid: 3, named: 3)) == "it is another user's")
+    }
+
+    @Test func `is believed by root if it is the process in the name and runs the same program`() {
+        let listener = Listener(user: 8, pid: 77_777, named: 77_777)
+        #expect(mistrust(0, listener) == nil)
+        #expect(mistrust(0, listener, program: "/tmp/relay") == "/tmp/relay of user 8 has taken it")
+        #expect(mistrust(0, listener, program: nil)?.hasPrefix("user 8 has it, and it can't be seen") == true)
+        #expect(mistrust(0, Listener(user: 8, pid: 3, named: 77_777)) == "process 3 of user 8 has taken it")
+        #expect(mistrust(0, Listener(user: 8, pid: 0, named: 77_777)) != nil)
+    }
+
+    @Test func `is the same program where that was replaced meanwhile`() {
+        #expect(WorkerProgram.installed("/usr/bin/relay (deleted)") == "/usr/bin/relay")
+        #expect(WorkerProgram.installed("/usr/bin/relay") == "/usr/bin/relay")
+    }
+}
