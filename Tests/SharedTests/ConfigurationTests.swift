@@ -394,7 +394,7 @@ private let unusual = [
     "RELAY_MAX_CONNECTIONS_PER_IP": "10", "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical",
     "RELAY_LOG_FORMAT": "json", "RELAY_CLIENT_ADDRESS": "proxy-protocol",
     "RELAY_ALLOWED_ORIGINS": "https://a.example,app://b:1", "RELAY_METRICS_HOSTS": "c.example,d",
-    "RELAY_LOG_FORMAT": "json", "RELAY_SANDBOX": "required", "RELAY_WORKER_USER": "relay.worker-1_a",
+    "RELAY_SANDBOX": "required", "RELAY_WORKER_USER": "relay.worker-1_a",
 ]
 
 @Suite struct `The configuration as bytes` {
