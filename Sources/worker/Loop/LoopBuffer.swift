@@ -1,6 +1,7 @@
 // The loop's own buffers: one that every read goes into, so that only what is incomplete is copied to its connection, and one in which
 // TLS records are sealed before they are sent. Connections take turns with them; nothing in them outlives a step of the turn.
 
+import CLinux
 import Glibc
 import Shared
 
