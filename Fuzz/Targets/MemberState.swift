@@ -9,7 +9,7 @@ private func socket() -> Descriptor { Descriptor(owning: open("/dev/null", O_RDO
 
 @_cdecl("LLVMFuzzerInitialize")
 func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CInt {
-    let room = Room(id: [114], hostKey: [UInt8](repeating: 2, count: 32), now: 0)
+    let room = Room(id: [114], hostKey: [UInt8](repeating: 2, count: 32), share: 0, source: 0, now: 0)
     func message(_ session: [UInt8], _ fill: (inout Connection) -> Void) -> [UInt8] {
         var connection = Connection(
             socket: socket(), peer: Address(high: 1, low: 2), isSecure: !session.isEmpty, now: 9)
@@ -17,7 +17,7 @@ func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CIn
         connection.peerID = [3]
         fill(&connection)
         var message = ByteQueue()
-        _ = try? MemberState.encode(connection, room: room, sessionBytes: session.count, into: &message)
+        _ = try? MemberState.encode(connection, SharedBlocks(), room: room, sessionBytes: session.count, into: &message)
         message.append(session)
         return message.array
     }
@@ -27,8 +27,9 @@ func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CIn
         message([]) {
             // A frame that is cut, behind a voice frame and a data frame that wait.
             let frames: [UInt8] = [0x82, 3, 0x4B, 0x56, 1]
-            $0.outbox.appendVoice(frames.span.bytes, sent: 1)
-            $0.outbox.appendData(frames.span.bytes, sent: 0)
+            var blocks = SharedBlocks()
+            $0.outbox.appendVoice(frames.span.bytes, sent: 1, &blocks)
+            $0.outbox.appendData(frames.span.bytes, sent: 0, &blocks)
             $0.outbox.appendControl([0x8A, 0])
             var offset = 0
             let half: [UInt8] = [0x01, 0x84, 1, 2, 3, 4, 9, 9]
@@ -60,7 +61,8 @@ func test(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         for _ in 0..<300 {
             if case .needMore = connection.frames.next(next.span.bytes, &offset, messageBytesMax: 1 << 20) { break }
         }
-        while !connection.outbox.isEmpty { connection.outbox.consume(min(3, connection.outbox.count)) }
+        var blocks = SharedBlocks()
+        while !connection.outbox.isEmpty { connection.outbox.consume(min(3, connection.outbox.count), &blocks) }
     }
     return 0
 }

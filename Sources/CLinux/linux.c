@@ -224,6 +224,12 @@ int clinux_harden(void) {
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
+void clinux_tune_heap(int mapped_min, int mappings_max) {
+    mallopt(M_MMAP_THRESHOLD, mapped_min);
+    mallopt(M_MMAP_MAX, mappings_max);
+    mallopt(M_TRIM_THRESHOLD, 4 * mapped_min);
+}
+
 void clinux_trim_heap(void) { malloc_trim(0); }
 
 void clinux_set_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }

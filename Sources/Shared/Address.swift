@@ -83,6 +83,12 @@ package struct Address: Hashable, Sendable, CustomStringConvertible {
         return high == 0 ? 0xFFFF_FFFE_0000_0000 : high
     }
 
+    /// Whose memory a connection takes: the IPv4 address or the IPv6 /48. Coarser than `limiterKey`, because one customer may have as
+    /// many /64 as a worker has rooms.
+    package var memoryKey: UInt64 {
+        isIPv4 ? limiterKey : high & 0xFFFF_FFFF_FFFF_0000
+    }
+
     /// IPv4 with dots, IPv6 by RFC 5952.
     package var description: String {
         isIPv4 ? ipv4Description : ipv6Description

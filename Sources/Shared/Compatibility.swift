@@ -2,5 +2,5 @@
 /// same. It is raised with every change of a format between processes: control messages, shared memory, handoffs and moves,
 /// ticket keys, and what a supervisor leaves to its successor.
 package enum Compatibility {
-    package static let format: UInt32 = 4
+    package static let format: UInt32 = 5
 }

@@ -48,7 +48,9 @@ package struct Configuration: Sendable, Equatable {
     /// RELAY_METRICS_HOSTS: names that RELAY_METRICS_ADDR answers to, beside addresses and localhost.
     package var metricsHosts: [HostName] = []
     /// RELAY_MAX_BACKLOG: data waiting for one slow client.
-    package var backlogBytesMax = 8 << 20
+    package var backlogBytesMax = 19 * ((1 << 20) + Limits.frameHeaderBytesMax)
+    /// RELAY_MAX_MEMORY, bytes: what all workers together may hold for connections.
+    package var memoryBytesMax = 512 << 20
     /// RELAY_MAX_CONNECTIONS: over the whole relay.
     package var connectionsMax = Limits.connectionsRange.upperBound
     /// RELAY_MAX_CONNECTIONS_PER_IP; 0 is off.
@@ -114,8 +116,11 @@ extension Configuration {
         Setting("RELAY_ROOM_IDLE_TIMEOUT", \.roomIdleSeconds, .number(Limits.roomIdleSecondsRange)),
         Setting("RELAY_RATE_LIMIT_PER_IP", \.joinsPerSecondPerAddress, .number(Limits.joinsPerSecondRange)),
         Setting(
+            "RELAY_MAX_MEMORY", \.memoryBytesMax, SettingKind.bytes, in: Limits.memoryRange,
+            auto: { machine, _ in machine.memoryAuto }),
+        Setting(
             "RELAY_WORKERS", \.workers, SettingKind.number, in: Limits.workersRange,
-            auto: { machine, _ in machine.workersAuto },
+            auto: { $0.workersAuto(for: $1) },
             most: { machine, _ in machine.workersMax }, advice: \.descriptorAdvice),
         Setting(
             "RELAY_TRUSTED_PROXIES", \.trustedProxies,
@@ -133,7 +138,9 @@ extension Configuration {
             .list(
                 "host names, without ports", none: "to answer to IP addresses and localhost alone",
                 max: Limits.metricsHostsMax, of: .hostName)),
-        Setting("RELAY_MAX_BACKLOG", \.backlogBytesMax, .bytes(Limits.backlogBytesRange)),
+        Setting(
+            "RELAY_MAX_BACKLOG", \.backlogBytesMax, SettingKind.bytes, in: Limits.backlogBytesRange,
+            auto: { _, configuration in configuration.backlogAuto }),
         // As many as the descriptors suffice for.
         Setting(
             "RELAY_MAX_CONNECTIONS", \.connectionsMax, SettingKind.number, in: Limits.connectionsRange,
@@ -151,8 +158,24 @@ extension Configuration {
         Setting("RELAY_WORKER_USER", \.workerUser, .optional(.userName)),
     ]
 
+    /// RELAY_MAX_BACKLOG when nobody says how much: everybody else in the room may say a message of the largest size at once. No more
+    /// than half of the memory, but room for one message in any case.
+    private var backlogAuto: Int {
+        let message = messageBytesMax + Limits.frameHeaderBytesMax
+        return max(message, min(max(1, clientsPerRoomMax - 1) * message, memoryBytesMax / 2))
+    }
+
     /// What must be so between settings.
     static let relations: [SettingRelation] = [
+        // Else a worker could be left without memory for a single message.
+        SettingRelation("RELAY_MAX_MEMORY", "RELAY_WORKERS", "RELAY_MAX_MESSAGE_SIZE") { configuration in
+            let bytesMin = configuration.workers * Limits.memoryFloorBytes(configuration)
+            guard configuration.memoryBytesMax < bytesMin else { return nil }
+            return Problem(
+                variable: "RELAY_MAX_MEMORY", value: "\(configuration.memoryBytesMax)",
+                allowed: "at least \(bytesMin), which RELAY_WORKERS=\(configuration.workers) with "
+                    + "RELAY_MAX_MESSAGE_SIZE=\(configuration.messageBytesMax) need; set any of them so")
+        },
         // Serving plain HTTP to somebody who asked for TLS would be dangerous.
         SettingRelation("RELAY_TLS_CERT", "RELAY_TLS_KEY") { configuration in
             guard (configuration.certificateFile == nil) != (configuration.privateKeyFile == nil) else { return nil }

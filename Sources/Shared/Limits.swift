@@ -134,6 +134,10 @@ package enum Limits {
     package static let requestSeconds = 10
     /// Answers to pipelined requests that may wait in bytes; beyond it the connection is not read.
     package static let answersWaitingMax = 16_384
+    /// Time for a message that has begun to end, and for a TLS record. A message has a second more for each `begunBytesPerSecond` of
+    /// it that have come: a slow line may take as long as it needs, one that only holds memory may not.
+    package static let begunSeconds = 30
+    package static let begunBytesPerSecond = 8192
     /// Silence that ends a connection, and TCP_USER_TIMEOUT: the wire protocol's.
     package static let silenceSeconds = 60
     /// Pongs and pings that may wait, bytes: for a client that sends pings and does not read. Further ones are not
@@ -149,12 +153,47 @@ package enum Limits {
     /// For the client to close its side when the last byte has left.
     package static let lingerSeconds = 2
 
-    /// Memory that one worker's queues may take for clients that are slow to read or to finish a message. Beyond it the
-    /// connections that hold most are closed, so that a thousand slow ones can't bring down a worker that serves
-    /// others. Room for several backlogs, whose queues may be twice as large as what is in them.
-    package static func heldBytesMax(_ configuration: Configuration) -> Int {
-        max(512 << 20, 8 * configuration.backlogBytesMax)
+    // MARK: - Memory
+
+    /// What a worker may always hold of RELAY_MAX_MEMORY, whatever other workers hold: what it keeps for speed, a message of the
+    /// largest size on its way in, and the same on its way out.
+    package static func memoryFloorBytes(_ configuration: Configuration) -> Int {
+        (6 << 20) + 2 * configuration.messageBytesMax
     }
+    /// In such pieces a worker takes more. Smaller ones would make workers meet at the common counter more often, larger ones would
+    /// lie idle in each.
+    package static let memoryPieceBytes = 1 << 20
+    /// A worker that has more than its equal part of RELAY_MAX_MEMORY leaves one in so many parts of it to the others.
+    package static let memoryReservePart = 8
+    /// Connections, shares and sources looked at for who gives way: some 100 ns each.
+    package static let memorySharesLookedAtMax = 1024
+    /// Shares in which one is sought who can give way.
+    package static let memorySharesTriedMax = 8
+    /// What a connection takes before it holds a byte: its place in the worker's tables, of which some are empty, and the addresses'.
+    package static let connectionHeldBytes = 768
+    /// What a TLS session takes beside that: its keys, its secrets and, once it is busy, libcrypto's contexts.
+    package static let tlsSessionHeldBytes = 1536
+    /// What libssl takes for a handshake.
+    package static let tlsHandshakeHeldBytes = 51_200
+    /// The heap is trimmed after a peak that was so much above what is held now, and no more often than so. It takes 10 ms for some
+    /// 100 MB.
+    package static let heapTrimmedBytesMin = 16 << 20
+    package static let heapTrimNanoseconds: UInt64 = 10_000_000_000
+    /// Allocations from so many bytes on are pages of their own, which go back to the kernel when they are freed. No more than so
+    /// many: a process has 65,530 mappings at most (vm.max_map_count).
+    package static let heapMappedBytesMin = 65_536
+    package static let heapMappingsMax = 32_768
+
+    /// Below this capacity a queue that grows doubles, above it it grows by a quarter: large ones hold what has come, and not twice as
+    /// much.
+    package static let queueDoublesBytesMax = 65_536
+    /// The shortest range of a batch that members who have to wait share (worker/Connection/SharedBlocks): a shorter one is copied for
+    /// each. A send takes 64 ranges, so these make 256 KiB, more than a socket takes at once.
+    package static let sharedRangeBytesMin = 4096
+    /// What is left of a shared block for one member is copied if it is no longer than this, and the block at least
+    /// `remainderBlocksRatio` times as large: a copy is cheaper than the block.
+    package static let remainderCopiedBytesMax = 4096
+    package static let remainderBlocksRatio = 4
 
     /// Queues' memory that goes round between connections (worker/Loop/QueuePool): how many, and how large each may be, at most
     /// 8 MiB together: what one turn of one room leaves waiting fits.
@@ -429,6 +468,8 @@ package enum Limits {
     package static let workersRange = 1...workersMax
     /// RELAY_MAX_BACKLOG, bytes: room for one message at least (checked against RELAY_MAX_MESSAGE_SIZE as well).
     package static let backlogBytesRange = (messageBytesRange.lowerBound + frameHeaderBytesMax)...(1 << 30)
+    /// RELAY_MAX_MEMORY, bytes. What the workers need at the least is a relation (Configuration.relations).
+    package static let memoryRange = (8 << 20)...(1 << 40)
     /// RELAY_MAX_CONNECTIONS, and what `auto` comes to where the descriptor limit is higher: some container engines
     /// set it to a billion, which would be no limit at all.
     package static let connectionsRange = 1...1_000_000
@@ -553,6 +594,7 @@ package enum Limits {
                 "a second ping is sent before a connection is given up"
             ),
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
+            (sharedRangeBytesMin >= frameHeaderBytesMax, "a range that is shared holds a frame"),
             (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),
             (dataSendMessageBytes < dataSendBytes, "several messages can wait together"),
             (dataSendBytes < batchBytesMax, "what is held back is less than what is sent in the middle of a turn"),

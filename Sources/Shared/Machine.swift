@@ -1,4 +1,4 @@
-// What the machine gives this process: CPUs and descriptors. Only `current()` looks at the system.
+// What the machine gives this process: CPUs, descriptors and memory. Only `current()` looks at the system.
 
 import CLinux
 import Glibc
@@ -11,18 +11,48 @@ package struct Machine: Sendable, Equatable {
     package var cpuQuota: Double?
     /// Descriptors that this process may have open (RLIMIT_NOFILE); workers inherit it.
     package var descriptorsMax: Int
+    /// The smallest of the machine's memory and the control groups' limits.
+    package var memoryBytes: Int
 
-    package init(cpusByAffinity: Int, cpuQuota: Double?, descriptorsMax: Int) {
+    package init(cpusByAffinity: Int, cpuQuota: Double?, descriptorsMax: Int, memoryBytes: Int = 1 << 30) {
         self.cpusByAffinity = cpusByAffinity
         self.cpuQuota = cpuQuota
         self.descriptorsMax = descriptorsMax
+        self.memoryBytes = memoryBytes
     }
 
     package static func current() -> Machine {
-        Machine(
+        let membership = readFile("/proc/self/cgroup") ?? ""
+        let memory = [
+            physicalMemory(meminfo: readFile("/proc/meminfo") ?? ""),
+            ControlGroups.memoryLimit(membership: membership, readFile: readFile),
+        ].compactMap(\.self).min()
+        return Machine(
             cpusByAffinity: max(1, Int(clinux_cpu_count())),
-            cpuQuota: ControlGroups.cpuQuota(membership: readFile("/proc/self/cgroup") ?? "", readFile: readFile),
-            descriptorsMax: currentDescriptorsMax())
+            cpuQuota: ControlGroups.cpuQuota(membership: membership, readFile: readFile),
+            descriptorsMax: currentDescriptorsMax(),
+            // Without /proc nothing is known: as much as a small machine has.
+            memoryBytes: memory ?? 1 << 30)
+    }
+
+    /// MemTotal of /proc/meminfo, in bytes: "MemTotal:       16303428 kB".
+    static func physicalMemory(meminfo: String) -> Int? {
+        for line in meminfo.split(separator: "\n") where line.hasPrefix("MemTotal:") {
+            let parts = line.split(separator: " ")
+            guard parts.count == 3, parts[2] == "kB", let kibibytes = Int(parts[1]), kibibytes > 0 else { return nil }
+            let (bytes, overflow) = kibibytes.multipliedReportingOverflow(by: 1024)
+            return overflow ? nil : bytes
+        }
+        return nil
+    }
+
+    /// RELAY_MAX_MEMORY when nobody says how much: half. The other half is for the processes themselves, for what the kernel holds
+    /// for sockets, and for what the allocator loses.
+    package var memoryAuto: Int { memoryBytes / 2 }
+
+    /// Workers when nobody says how many: no more than half of the relay's memory suffices for, for each has a floor.
+    package func workersAuto(for configuration: Configuration) -> Int {
+        max(1, min(workersAuto, configuration.memoryBytesMax / (2 * Limits.memoryFloorBytes(configuration))))
     }
 
     /// Workers when nobody says how many: one a CPU, where a part of a CPU counts as one, so that the quota can be
@@ -73,8 +103,38 @@ package struct Machine: Sendable, Equatable {
     }
 }
 
-/// The CPU limits of control groups, version 1 and 2, as a pure function of the files that tell them.
+/// The limits of control groups, version 1 and 2, as pure functions of the files that tell them.
 enum ControlGroups {
+    /// The tightest limit on a process's memory, in bytes, over its group and all groups around it; nil if there is none.
+    ///
+    /// - Parameters: as of `cpuQuota`.
+    static func memoryLimit(membership: String, readFile: (String) -> String?) -> Int? {
+        var limits: [Int] = []
+        for line in membership.split(separator: "\n") {
+            let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+            guard parts.count == 3 else { continue }
+            if parts[0] == "0" && parts[1].isEmpty {
+                for directory in directories("/sys/fs/cgroup", parts[2]) {
+                    // Beyond memory.high processes are throttled, beyond memory.max killed.
+                    limits += ["/memory.max", "/memory.high"].compactMap { memory(readFile(directory + $0)) }
+                }
+            } else if parts[1].split(separator: ",").contains("memory") {
+                for mount in Set(["/sys/fs/cgroup/memory", "/sys/fs/cgroup/\(parts[1])"]) {
+                    limits += directories(mount, parts[2]).compactMap {
+                        memory(readFile($0 + "/memory.limit_in_bytes"))
+                    }
+                }
+            }
+        }
+        return limits.min()
+    }
+
+    /// A number of bytes, or "max". Version 1 writes none as the largest number of whole pages.
+    static func memory(_ text: String?) -> Int? {
+        guard let bytes = (text?.split(separator: "\n").first).flatMap({ Int($0) }), bytes > 0 else { return nil }
+        return bytes
+    }
+
     /// The tightest limit on a process, in CPUs, over its group and all groups around it.
     ///
     /// - Parameters:

@@ -1,11 +1,12 @@
 // What all processes of the relay read and write without asking each other: one memfd, mapped by each.
 //
-// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 5):
+// Byte map (all words little-endian 64-bit atomics unless said otherwise; version 6):
 //
 //     0                 what all workers count in
 //        24             rooms open over the whole relay (quota)
 //        32             connections open over the whole relay (quota)
 //        40             limiter entries that a flood of addresses pushed out
+//        48             bytes of RELAY_MAX_MEMORY that workers have taken (MemoryPool)
 //     4096              header, the supervisor's
 //         0             magic "RLYSHM" and the version, written before any worker starts
 //         8             count of pages (Limits.workerPages)
@@ -78,7 +79,7 @@ package enum Health: Sendable, Equatable {
 package struct SharedMemory: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
 
-    private static let magic: UInt64 = 0x524C_5953_484D_0005  // "RLYSHM", version 5
+    private static let magic: UInt64 = 0x524C_5953_484D_0006  // "RLYSHM", version 6
     static let pageBytes = 8192
     /// 65,536 addresses in the same instant; 1 MiB. An entry lives only while its address's bucket refills, 2 s at most,
     /// so more are never needed at sane rates; beyond that the entry nearest to its end is pushed out.
@@ -186,6 +187,9 @@ package struct SharedMemory: @unchecked Sendable {
 
     /// Connections open, to be kept at or below RELAY_MAX_CONNECTIONS.
     package var connections: Quota { Quota(word(32)) }
+
+    /// What workers hold of RELAY_MAX_MEMORY.
+    package var memoryPool: MemoryPool { MemoryPool(word(48)) }
 
     package var limiterEvictions: UInt64 { word(40).load(ordering: .relaxed) }
 
@@ -362,6 +366,43 @@ package struct Quota: Sendable {
     package func give(_ amount: UInt64 = 1) {
         var taken = count
         while !word.word.exchange(expected: taken, desired: taken - min(taken, amount)) { taken = count }
+    }
+}
+
+/// Bytes of RELAY_MAX_MEMORY that workers have taken. What a worker has is its `memoryGranted` as well, which the supervisor gives back
+/// when the worker is gone; one that ends between the two loses the relay one piece.
+package struct MemoryPool: Sendable {
+    private let word: UncheckedWord
+
+    fileprivate init(_ word: Word) {
+        self.word = UncheckedWord(word: word)
+    }
+
+    package var taken: Int { Int(clamping: word.word.load(ordering: .relaxed)) }
+
+    /// Takes `bytes` if no more than `max` are taken then.
+    package func take(_ bytes: Int, max: Int) -> Bool {
+        while true {
+            let before = word.word.load(ordering: .relaxed)
+            let after = before &+ UInt64(bytes)
+            guard after >= before, after <= UInt64(Swift.max(0, max)) else { return false }
+            if word.word.exchange(expected: before, desired: after) { return true }
+        }
+    }
+
+    /// Takes `bytes` whatever is taken: for a worker's floor.
+    package func takeAnyhow(_ bytes: Int) {
+        _ = word.word.add(UInt64(bytes))
+    }
+
+    /// Gives back one's own, or a dead worker's. Never below none.
+    package func give(_ bytes: Int) {
+        while true {
+            let before = word.word.load(ordering: .relaxed)
+            if word.word.exchange(expected: before, desired: before - min(before, UInt64(Swift.max(0, bytes)))) {
+                return
+            }
+        }
     }
 }
 

@@ -474,6 +474,8 @@ final class Supervisor {
         ]
         memory.rooms.give(rooms)
         memory.connections.give(connections)
+        // No more than there is, whatever the worker has written.
+        memory.memoryPool.give(min(Int(clamping: place.page[.memoryGranted]), memory.memoryPool.taken))
         reclaimAddresses(place)
         place.ended(now: now)
         if drainDeadline != nil {

@@ -33,9 +33,13 @@ private let numbers: [NumberCase] = [
         beside: ["RELAY_MAX_BACKLOG": "1073741824"]),
     NumberCase(name: "RELAY_ROOM_IDLE_TIMEOUT", path: \.roomIdleSeconds, standard: 3600, range: 1...2_592_000),
     NumberCase(name: "RELAY_RATE_LIMIT_PER_IP", path: \.joinsPerSecondPerAddress, standard: 100, range: 0...100_000),
-    NumberCase(name: "RELAY_WORKERS", path: \.workers, standard: 4, range: 1...256),
     NumberCase(
-        name: "RELAY_MAX_BACKLOG", path: \.backlogBytesMax, standard: 8_388_608, range: 1034...1_073_741_824,
+        name: "RELAY_WORKERS", path: \.workers, standard: 4, range: 1...256, beside: ["RELAY_MAX_MEMORY": "4G"]),
+    NumberCase(
+        name: "RELAY_MAX_MEMORY", path: \.memoryBytesMax, standard: 536_870_912, range: 8_388_608...1_099_511_627_776,
+        beside: ["RELAY_WORKERS": "1", "RELAY_MAX_MESSAGE_SIZE": "1024"]),
+    NumberCase(
+        name: "RELAY_MAX_BACKLOG", path: \.backlogBytesMax, standard: 19_923_134, range: 1034...1_073_741_824,
         beside: ["RELAY_MAX_MESSAGE_SIZE": "1024"]),
     NumberCase(name: "RELAY_MAX_CONNECTIONS", path: \.connectionsMax, standard: 1_000_000, range: 1...1_000_000),
     NumberCase(
@@ -108,7 +112,9 @@ private let numbers: [NumberCase] = [
 
     @Test func `takes auto where that is the default and nowhere else`() {
         for number in numbers {
-            let isAuto = number.name == "RELAY_WORKERS" || number.name == "RELAY_MAX_CONNECTIONS"
+            let isAuto = [
+                "RELAY_WORKERS", "RELAY_MAX_CONNECTIONS", "RELAY_MAX_MEMORY", "RELAY_MAX_BACKLOG",
+            ].contains(number.name)
             #expect((read([number.name: "auto"]).configuration == read([:]).configuration) == isAuto, "\(number.name)")
         }
     }
@@ -131,13 +137,15 @@ private let numbers: [NumberCase] = [
         "1000000000000000000M",
     ])
     func `refuses other sizes, and says which there are`(text: String) {
-        for (name, range) in [
-            ("RELAY_MAX_MESSAGE_SIZE", "from 1024 to 67108864"), ("RELAY_MAX_BACKLOG", "from 1034 to 1073741824"),
+        for (name, range, rest) in [
+            ("RELAY_MAX_MESSAGE_SIZE", "from 1024 to 67108864", ""),
+            ("RELAY_MAX_BACKLOG", "from 1034 to 1073741824", ", or auto"),
+            ("RELAY_MAX_MEMORY", "from 8388608 to 1099511627776", ", or auto"),
         ] {
             let problems = read([name: text]).problems
             #expect(
                 problems.map(\.allowed) == [
-                    "bytes, a whole number \(range), or with K, M or G for powers of 1024"
+                    "bytes, a whole number \(range), or with K, M or G for powers of 1024\(rest)"
                 ])
         }
     }
@@ -148,7 +156,7 @@ private let numbers: [NumberCase] = [
         #expect(read(["RELAY_MAX_MESSAGE_SIZE": "65M", "RELAY_MAX_BACKLOG": "1G"]).configuration == nil)
         #expect(read(["RELAY_MAX_BACKLOG": "2G"]).configuration == nil)
         // Only sizes have suffixes.
-        let sizes = ["RELAY_MAX_MESSAGE_SIZE", "RELAY_MAX_BACKLOG", "RELAY_MAX_BYTES_PER_SECOND"]
+        let sizes = ["RELAY_MAX_MESSAGE_SIZE", "RELAY_MAX_BACKLOG", "RELAY_MAX_BYTES_PER_SECOND", "RELAY_MAX_MEMORY"]
         for number in numbers where !sizes.contains(number.name) {
             #expect(read([number.name: "1K"]).problems.map(\.variable) == [number.name])
         }
@@ -270,7 +278,7 @@ private let numbers: [NumberCase] = [
     @Test func `wants a backlog that holds the largest message, and names both variables`() throws {
         #expect(read(["RELAY_MAX_MESSAGE_SIZE": "2000", "RELAY_MAX_BACKLOG": "2010"]).configuration != nil)
         for environment in [
-            ["RELAY_MAX_MESSAGE_SIZE": "2000", "RELAY_MAX_BACKLOG": "2009"], ["RELAY_MAX_MESSAGE_SIZE": "8388600"],
+            ["RELAY_MAX_MESSAGE_SIZE": "2000", "RELAY_MAX_BACKLOG": "2009"],
             ["RELAY_MAX_BACKLOG": "1048585"],
         ] {
             let problems = read(environment).problems
@@ -282,8 +290,44 @@ private let numbers: [NumberCase] = [
         #expect(read(["RELAY_MAX_BACKLOG": "1048586"]).configuration != nil)
     }
 
+    @Test func `has a backlog that holds what everybody else in a room may say at once, within half of the memory`() {
+        func backlog(_ environment: [String: String]) -> Int? { read(environment).configuration?.backlogBytesMax }
+        #expect(backlog([:]) == 19 * 1_048_586)
+        #expect(backlog(["RELAY_MAX_CLIENTS_PER_ROOM": "2"]) == 1_048_586)
+        #expect(backlog(["RELAY_MAX_CLIENTS_PER_ROOM": "1"]) == 1_048_586)
+        #expect(backlog(["RELAY_MAX_MESSAGE_SIZE": "2M"]) == 19 * 2_097_162)
+        #expect(backlog(["RELAY_MAX_MEMORY": "32M", "RELAY_WORKERS": "1"]) == 16 << 20)
+        #expect(backlog(["RELAY_MAX_CLIENTS_PER_ROOM": "10000"]) == 256 << 20)
+    }
+
+    @Test func `has half of the machine's memory, and no more workers than half of that suffices for`() throws {
+        func configuration(_ bytes: Int, _ environment: [String: String] = [:]) throws -> Configuration {
+            let machine = Machine(cpusByAffinity: 64, cpuQuota: nil, descriptorsMax: 1 << 20, memoryBytes: bytes)
+            return try #require(read(environment, on: machine).configuration)
+        }
+        for (mebibytes, workers) in [(16, 1), (64, 2), (256, 8), (1024, 32), (1 << 20, 64)] {
+            let configuration = try configuration(mebibytes << 20)
+            #expect(configuration.memoryBytesMax == max(8, mebibytes / 2) << 20)
+            #expect(configuration.workers == workers)
+        }
+        #expect(try configuration(4 << 30, ["RELAY_MAX_MESSAGE_SIZE": "64M"]).workers == 7)
+        #expect(try configuration(4 << 30, ["RELAY_MAX_MEMORY": "100M"]).workers == 6)
+    }
+
+    @Test func `wants memory for each worker's floor, and says how much`() throws {
+        let floor = Limits.memoryFloorBytes(Configuration())
+        let environment = ["RELAY_WORKERS": "3", "RELAY_MAX_MEMORY": "\(3 * floor - 1)"]
+        let problems = read(environment).problems
+        #expect(problems.map(\.variable) == ["RELAY_MAX_MEMORY"])
+        let text = try #require(problems.first).description
+        for part in ["at least \(3 * floor)", "RELAY_WORKERS=3", "RELAY_MAX_MESSAGE_SIZE=1048576"] {
+            #expect(text.contains(part), "\(text)")
+        }
+        #expect(read(["RELAY_WORKERS": "3", "RELAY_MAX_MEMORY": "\(3 * floor)"]).configuration != nil)
+    }
+
     @Test func `fits its connections and workers to the descriptors`() throws {
-        let small = Machine(cpusByAffinity: 2, cpuQuota: nil, descriptorsMax: 1024)
+        let small = Machine(cpusByAffinity: 2, cpuQuota: nil, descriptorsMax: 1024, memoryBytes: 1 << 32)
         #expect(read([:], on: small).configuration?.connectionsMax == 958)
         #expect(read(["RELAY_WORKERS": "1"], on: small).configuration?.connectionsMax == 959)
         #expect(read(["RELAY_MAX_CONNECTIONS": "958"], on: small).configuration?.connectionsMax == 958)
@@ -389,7 +433,7 @@ private let unusual = [
     "RELAY_TLS_CERT": "/etc/c.pem", "RELAY_TLS_KEY": "k", "RELAY_MAX_ROOMS": "2",
     "RELAY_MAX_CLIENTS_PER_ROOM": "3",
     "RELAY_MAX_MESSAGE_SIZE": "4096", "RELAY_ROOM_IDLE_TIMEOUT": "5", "RELAY_RATE_LIMIT_PER_IP": "0",
-    "RELAY_WORKERS": "7",
+    "RELAY_WORKERS": "7", "RELAY_MAX_MEMORY": "100000000",
     "RELAY_TRUSTED_PROXIES": "10.0.0.0/8,::/0,192.0.2.1", "RELAY_MAX_BACKLOG": "8192", "RELAY_MAX_CONNECTIONS": "9",
     "RELAY_MAX_CONNECTIONS_PER_IP": "10", "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical",
     "RELAY_LOG_FORMAT": "json", "RELAY_CLIENT_ADDRESS": "proxy-protocol",
@@ -447,7 +491,7 @@ private let unusual = [
     @Test(arguments: numbers)
     func `is refused with a number out of its range`(number: NumberCase) {
         var configuration = Configuration()
-        configuration[keyPath: number.path] = 1 << 40
+        configuration[keyPath: number.path] = 1 << 41
         #expect(throws: ByteCodingError.self) {
             var reader = ByteReader(bytes(configuration))
             _ = try Configuration(from: &reader)

@@ -12,6 +12,7 @@ private var unusual: Configuration {
     configuration.roomIdleSeconds = 3
     configuration.joinsPerSecondPerAddress = 0
     configuration.workers = 256
+    configuration.memoryBytesMax = 3 << 30
     configuration.trustedProxies = ["10.0.0.0/8", "2001:db8::/32", "::1"].compactMap(AddressRange.init)
     configuration.clientAddress = .proxyProtocol
     configuration.allowedOrigins = ["https://a.example", "http://[::1]:80"].compactMap { Origin($0) }
@@ -168,13 +169,14 @@ private var unusual: Configuration {
         let changes: [(inout Configuration) -> Void] = [
             { $0.listen = unusual.listen }, { $0.roomsMax = 1 }, { $0.clientsPerRoomMax = 2 },
             { $0.messageBytesMax = 1024 }, { $0.roomIdleSeconds = 3 }, { $0.joinsPerSecondPerAddress = 0 },
-            { $0.workers = 256 }, { $0.trustedProxies = [] }, { $0.backlogBytesMax = 2 << 20 },
+            { $0.workers = 64 }, { $0.trustedProxies = [] }, { $0.backlogBytesMax = 2 << 20 },
             { $0.connectionsMax = 5 }, { $0.connectionsPerAddressMax = 6 }, { $0.shutdownGraceSeconds = 0 },
             { $0.logLevel = .trace }, { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
             { $0.metrics = unusual.listen }, { $0.messagesPerSecondMax = 7 }, { $0.bytesPerSecondMax = 8 },
             { $0.pingSeconds = 5 }, { $0.clientAddress = .peer },
             { $0.allowedOrigins = unusual.allowedOrigins },
             { $0.metricsHosts = unusual.metricsHosts }, { $0.sandbox = .required }, { $0.workerUser = "relay-worker" },
+            { $0.memoryBytesMax = 64 << 20 },
         ]
         // The certificate and its key go together.
         #expect(changes.count + 1 == Configuration.settings.count, "a setting without a change here")
@@ -219,6 +221,10 @@ private var unusual: Configuration {
             ("RELAY_WORKERS", { $0.workers = 0 }), ("RELAY_WORKERS", { $0.workers = 257 }),
             ("RELAY_MAX_BACKLOG", { $0.backlogBytesMax = 1033 }),
             ("RELAY_MAX_BACKLOG", { $0.backlogBytesMax = 1_073_741_825 }),
+            ("RELAY_MAX_MEMORY", { $0.memoryBytesMax = (8 << 20) - 1 }),
+            ("RELAY_MAX_MEMORY", { $0.memoryBytesMax = (1 << 40) + 1 }),
+            // A floor for each worker.
+            ("RELAY_MAX_MEMORY", { $0.workers = 65 }),
             // Room for one message and its header.
             ("RELAY_MAX_BACKLOG", { $0.backlogBytesMax = $0.messageBytesMax + 9 }),
             ("RELAY_MAX_CONNECTIONS", { $0.connectionsMax = 0 }),

@@ -32,6 +32,55 @@ import Testing
         #expect(machine.cpusByAffinity >= 1)
         #expect(machine.descriptorsMax >= 64)
         #expect((machine.cpuQuota ?? 1) > 0)
+        #expect(machine.memoryBytes > 1 << 20 && machine.memoryBytes < 1 << 50)
+    }
+}
+
+@Suite struct `The machine's memory` {
+    private func limit(_ membership: String, _ files: [String: String]) -> Int? {
+        ControlGroups.memoryLimit(membership: membership, readFile: { files[$0] })
+    }
+
+    @Test func `is what /proc/meminfo says`() {
+        #expect(Machine.physicalMemory(meminfo: "MemTotal:       16303428 kB\nMemFree: 5 kB\n") == 16_303_428 * 1024)
+        for text in [
+            "", "MemFree: 5 kB", "MemTotal: 5", "MemTotal: x kB", "MemTotal: 5 MB", "MemTotal: 0 kB", "MemTotal: -1 kB",
+            "MemTotal: 9223372036854775807 kB",
+        ] {
+            #expect(Machine.physicalMemory(meminfo: text) == nil)
+        }
+    }
+
+    @Test func `is limited by the groups around, in version 2 by memory.high as well`() {
+        let files = [
+            "/sys/fs/cgroup/memory.max": "900000000\n", "/sys/fs/cgroup/a/memory.max": "max\n",
+            "/sys/fs/cgroup/a/memory.high": "500000000\n", "/sys/fs/cgroup/a/b/memory.max": "600000000\n",
+            "/sys/fs/cgroup/other/memory.max": "1\n",
+        ]
+        #expect(limit("0::/a/b\n", files) == 500_000_000)
+        #expect(limit("0::/a/b\n", [:]) == nil)
+        #expect(limit("0::/\n", files) == 900_000_000)
+        #expect(limit("0::/../other\n", files) == 900_000_000)
+        #expect(limit("0::/a\n", ["/sys/fs/cgroup/a/memory.max": "max\n"]) == nil)
+    }
+
+    @Test func `is limited by version 1, whose none is a number beyond every machine`() {
+        let unlimited = "9223372036854771712\n"
+        let files = [
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes": unlimited,
+            "/sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes": "268435456\n",
+            "/sys/fs/cgroup/memory,hugetlb/docker/x/memory.limit_in_bytes": "300000000\n",
+        ]
+        #expect(limit("4:memory:/docker/x\n3:cpu:/\n", files) == 268_435_456)
+        #expect(limit("4:memory,hugetlb:/docker/x\n", files) == 268_435_456)
+        #expect(limit("4:memory:/\n", files) == 9_223_372_036_854_771_712)
+        #expect(limit("4:cpu:/docker/x\n", files) == nil)
+        #expect(limit("nonsense\n:\n", files) == nil)
+    }
+
+    @Test(arguments: ["", "max\n", "-1\n", "0\n", "x\n", "12 34\n", "99999999999999999999\n"])
+    func `is not limited by what is no number`(text: String) {
+        #expect(ControlGroups.memory(text) == nil)
     }
 }
 

@@ -53,7 +53,7 @@ private let second: UInt64 = 1_000_000_000
         let size = fixture.size
         #expect(size == Fixture.byteCount)
         let (magic, count) = (fixture.word(4096), fixture.word(4096 + 8))
-        #expect(magic == 0x524C_5953_484D_0005)
+        #expect(magic == 0x524C_5953_484D_0006)
         #expect(count == 1024)
         let used = fixture.word(4096 + 56)
         #expect(used == UInt64(workers))

@@ -19,11 +19,14 @@ struct StreamPair: ~Copyable {
     }
 
     /// Everything that has come to the far end so far.
-    func receive() -> [UInt8] {
+    func receive() -> [UInt8] { Self.receive(from: far.number) }
+
+    /// Everything that has come to a socket so far.
+    static func receive(from socket: Int32) -> [UInt8] {
         var received: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 65_536)
         while true {
-            let count = read(far.number, &buffer, buffer.count)
+            let count = read(socket, &buffer, buffer.count)
             guard count > 0 else { return received }
             received += buffer[..<count]
         }

@@ -58,6 +58,7 @@ struct WorkerFixture: ~Copyable {
         self.supervisor = ControlChannel(Descriptor(owning: supervisor))
         self.inboxSender = inboxSender
         ends = [inboxSender, nobody]
+        worker.held.budget.takeFloor()
         // Its turns take no time, so that each does all there is, however slow the machine.
         worker.clock = TurnClock(now: worker.now, stride: options.workNanoseconds)
         if options.isBusy { worker.makeBusy() }
@@ -68,15 +69,17 @@ struct WorkerFixture: ~Copyable {
     }
 
     /// A connection that has just been accepted, and its client's end, which stays open as long as the fixture.
-    mutating func accept(isSecure: Bool = false) throws -> (slot: UInt32, client: Int32) {
+    mutating func accept(
+        isSecure: Bool = false, peer: String = "192.0.2.1"
+    ) throws -> (slot: UInt32, client: Int32) {
         let (socket, client) = try StreamPair().split()
         ends.append(client)
-        return (try adopt(socket, isSecure: isSecure), client)
+        return (try adopt(socket, isSecure: isSecure, peer: peer), client)
     }
 
     /// The same with a socket of the test's.
-    mutating func adopt(_ socket: Int32, isSecure: Bool = false) throws -> UInt32 {
-        let peer = try #require(Address("192.0.2.1"))
+    mutating func adopt(_ socket: Int32, isSecure: Bool = false, peer: String = "192.0.2.1") throws -> UInt32 {
+        let peer = try #require(Address(peer))
         #expect(worker.memory.connections.take(max: 1000))
         let adopted = worker.adopt(
             Connection(socket: Descriptor(owning: socket), peer: peer, isSecure: isSecure, now: worker.second))
@@ -84,11 +87,37 @@ struct WorkerFixture: ~Copyable {
     }
 
     /// An open connection that is in no room, and its client's end, which stays open as long as the fixture.
-    mutating func open() throws -> (slot: UInt32, client: Int32) {
-        let (slot, client) = try accept()
+    mutating func open(peer: String = "192.0.2.1") throws -> (slot: UInt32, client: Int32) {
+        let (slot, client) = try accept(peer: peer)
         worker.connections[slot].phase = .open
         worker.startLiveness(slot)
         return (slot, client)
+    }
+
+    /// A room, opened by somebody at an address with this key.
+    mutating func openRoom(_ room: String, source: UInt64 = 1) -> UInt32 {
+        #expect(worker.memory.rooms.take(max: .max))
+        return worker.openRoom(
+            Array(room.utf8), hostKey: [UInt8](repeating: 1, count: Limits.publicKeyBytes), source: source)
+    }
+
+    /// A member of a room, and its client's end.
+    mutating func enter(_ room: UInt32) throws -> (slot: UInt32, client: Int32) {
+        let member = try open()
+        worker.enter(member.slot, room)
+        return member
+    }
+
+    /// A turn in which a member says something.
+    mutating func say(_ slot: UInt32, _ payload: [UInt8]) {
+        worker.sayUnsettled(slot, payload)
+        worker.settle()
+    }
+
+    /// A turn in which bytes come on an open connection.
+    mutating func receive(_ slot: UInt32, _ bytes: [UInt8]) {
+        worker.takeFrames(slot, bytes.span.bytes)
+        worker.settle()
     }
 
     /// Lets some seconds pass one by one, for timers alone.
@@ -111,6 +140,11 @@ struct WorkerFixture: ~Copyable {
 }
 
 extension Worker {
+    /// Takes a message of a member's. The turn goes on.
+    mutating func sayUnsettled(_ slot: UInt32, _ payload: [UInt8]) {
+        _ = unsafe payload.withUnsafeBytes { bytes in say(slot, unsafe bytes.bytes, key: 0, isText: false) }
+    }
+
     /// Lets the worker be busy for an hour, whatever it does.
     fileprivate mutating func makeBusy() {
         load.addTurn(from: now, to: now + 3_600_000_000_000)

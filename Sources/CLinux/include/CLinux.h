@@ -75,6 +75,10 @@ int clinux_cpu_count(void);
 /// prctl(2) PR_SET_DUMPABLE 0, RLIMIT_CORE 0, PR_SET_NO_NEW_PRIVS 1. Returns 0 or -1 with errno.
 int clinux_harden(void);
 
+/// mallopt(3): allocations of `mapped_min` bytes and more are mappings of their own, `mappings_max` at the most, whatever sizes come
+/// and go; the heap's free end is given back from four times as many bytes on.
+void clinux_tune_heap(int mapped_min, int mappings_max);
+
 /// malloc_trim(3): gives free memory of the heap back to the kernel.
 void clinux_trim_heap(void);
 

@@ -10,6 +10,8 @@ package enum CloseReason: UInt8, CounterLabel {
     case protocolError
     case invalidText
     case messageTooBig
+    /// A message or a TLS record had begun and did not end in time.
+    case messageTimeout
     /// It read too slowly: its backlog passed RELAY_MAX_BACKLOG.
     case slow
     /// It held most of the memory when the worker had to give some back.
@@ -39,6 +41,7 @@ package enum CloseReason: UInt8, CounterLabel {
         case .protocolError: "protocol_error"
         case .invalidText: "invalid_text"
         case .messageTooBig: "message_too_big"
+        case .messageTimeout: "message_timeout"
         case .slow: "slow"
         case .memory: "memory"
         case .idleRoom: "idle_room"

@@ -11,10 +11,12 @@ package enum Gauge: Int, CaseIterable, Sendable {
     case rooms
     /// Nanoseconds of the longest turn of the loop in the last whole second.
     case loopLag
-    /// Bytes of memory that queues take for clients which are slow.
+    /// Bytes of memory that are kept for connections.
     case heldBytes
     /// Nanoseconds of the longest time that a room was quiet which has moved here.
     case movePauseMax
+    /// Bytes of RELAY_MAX_MEMORY that are this worker's at the moment.
+    case memoryGranted
 
     /// The most that a worker's page is believed to say: whatever stands there, sums over all pages don't overflow.
     package var most: UInt64 {
@@ -64,6 +66,8 @@ package enum Counter: Int, CaseIterable, Sendable {
     case dataBytesDelivered
     /// Data that a busy worker held back for more to come: batches, each of one room.
     case batchesHeld
+    /// Parts of batches that wait once for several members.
+    case blocksShared
     case leaveNotices
     /// Times that a member was not read for a while because it sent more than it may in a second.
     case readsPaused

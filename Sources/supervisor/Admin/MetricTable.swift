@@ -93,9 +93,15 @@ extension Metrics {
         .gauge("relay_clients", "Connections that are in a room.") { Double($0.clients) },
         .gauge("relay_rooms", "Rooms open.") { Double($0.rooms) },
         .gauge("relay_rooms_limit", "RELAY_MAX_ROOMS.") { Double($0.roomsMax) },
-        .gauge("relay_queued_bytes", "Memory of queues that hold bytes for clients which are slow.") {
-            Double($0.heldBytes)
+        .gauge("relay_memory_bytes", "Memory that is kept for connections.") { Double($0.heldBytes) },
+        .gauge("relay_memory_granted_bytes", "What workers have taken of RELAY_MAX_MEMORY.") {
+            Double($0.memoryGranted)
         },
+        .gauge("relay_memory_limit_bytes", "RELAY_MAX_MEMORY.") { Double($0.memoryBytesMax) },
+        .gauge(
+            "relay_kernel_tcp_memory_bytes",
+            "Memory that the kernel holds for TCP sockets of this network namespace, the relay's and others'."
+        ) { $0.kernelTCPBytes.map { Double($0) } },
         .counter(
             "relay_limiter_evictions_total", "Addresses that a flood of others pushed out of the rate limiter's table."
         ) { Double($0.limiterEvictions) },
@@ -207,6 +213,9 @@ extension Metrics {
         .counter(
             "relay_held_batches_total",
             "Batches of a room's data that a busy worker held back for some 2 ms, to send more at once.", .batchesHeld),
+        .counter(
+            "relay_shared_blocks_total", "Messages, or runs of them, that waited once for several clients.",
+            .blocksShared),
         .counter("relay_leave_notices_total", "Leave notices, once a recipient.", .leaveNotices),
         .counter(
             "relay_reads_paused_total",

@@ -33,6 +33,11 @@ struct RelayReport {
     var families = CounterFamily.allCases.map { [UInt64](repeating: 0, count: $0.labels.count) }
     var histograms = [HistogramCounts](repeating: HistogramCounts(), count: Histogram.allCases.count)
     var heldBytes: UInt64 = 0
+    /// What workers have taken of RELAY_MAX_MEMORY.
+    var memoryGranted = 0
+    var memoryBytesMax = 0
+    /// What the kernel holds for TCP sockets, over the whole network namespace; nil where /proc does not say.
+    var kernelTCPBytes: UInt64?
     var limiterEvictions: UInt64 = 0
     var admin = AdminCounts()
     /// What workers said that was not heeded, in the order of `WorkerFault`.
@@ -131,6 +136,9 @@ extension RelayReport {
         lastChange = supervisor.lastOutcome?.text
         roomsMax = supervisor.configuration.roomsMax
         connectionsMax = supervisor.configuration.connectionsMax
+        memoryBytesMax = supervisor.configuration.memoryBytesMax
+        memoryGranted = memory.memoryPool.taken
+        kernelTCPBytes = ProcessReading.kernelTCPBytes()
         workers = supervisor.places.map { WorkerReport($0, now: now) }
         leavers = supervisor.leavers.map { place in
             var worker = WorkerReport(place, now: now)

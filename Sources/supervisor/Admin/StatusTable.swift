@@ -15,6 +15,8 @@ enum StatusTable {
             report.summary,
             "generation \(report.generation), \(report.rooms) rooms, \(report.clients) clients, "
                 + "\(report.connections) connections, \(report.restarts) restarts",
+            "memory for connections \(mebibytes(report.heldBytes)) of \(mebibytes(UInt64(report.memoryBytesMax)))"
+                + (report.kernelTCPBytes.map { ", the kernel's for TCP \(mebibytes($0))" } ?? ""),
         ]
         if let parts = report.sandbox { lines.append(sandbox(parts)) }
         if let last = report.lastChange { lines.append("last change: \(last)") }
@@ -36,7 +38,7 @@ enum StatusTable {
             worker.uptimeSeconds.map { duration($0) } ?? "-", "\(worker.restarts)", "\(worker.rooms)",
             "\(worker.clients)", "\(worker.connections)", milliseconds(worker.loopLagSeconds),
             worker.heartbeatAgeSeconds.map { "\(decimal($0, places: 1))s" } ?? "-",
-            worker.memoryBytes.map { "\(decimal(Double($0) / 1_048_576, places: 1))M" } ?? "-",
+            worker.memoryBytes.map { mebibytes($0) } ?? "-",
             "\(decimal(worker.cpuSeconds, places: 1))s", worker.lastExit ?? "-",
         ]
     }
@@ -55,6 +57,8 @@ enum StatusTable {
             return line
         }
     }
+
+    private static func mebibytes(_ bytes: UInt64) -> String { "\(decimal(Double(bytes) / 1_048_576, places: 1))M" }
 
     private static func milliseconds(_ seconds: Double) -> String {
         "\(decimal(seconds * 1000, places: seconds < 0.01 ? 2 : 0))ms"

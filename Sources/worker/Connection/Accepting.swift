@@ -30,7 +30,9 @@ extension Worker {
                 refuseStranger(socket, peer)
                 continue
             }
-            guard memory.connections.take(max: configuration.connectionsMax) else {
+            guard reserve(Limits.connectionHeldBytes),
+                memory.connections.take(max: configuration.connectionsMax)
+            else {
                 refuse(socket)
                 continue
             }
@@ -53,6 +55,7 @@ extension Worker {
     mutating func adopt(_ connection: consuming Connection) -> UInt32? {
         let id = connections.insert(connection)
         holdAddress(id.slot)
+        enterShare(id.slot, held.shares.connecting(source: connections[id.slot].client.memoryKey))
         do throws(SystemError) {
             let (socket, interest) = (connections[id.slot].socket.number, connections[id.slot].interest)
             if connections[id.slot].isMember {
@@ -68,6 +71,7 @@ extension Worker {
             return nil
         }
         countConnections()
+        account(id.slot)
         // Of many that came in one second not all end in one.
         let due = connections[id.slot].acceptedAt + UInt32(Limits.requestSeconds) + id.slot % 2
         connectionTimers.set(id.slot, in: &connections, due: due)

@@ -13,6 +13,7 @@ extension CloseReason {
         case .protocolError: .protocolError
         case .invalidText: .invalidText
         case .messageTooBig: .messageTooBig
+        case .messageTimeout: .policyViolation
         case .slow, .memory: .tryAgainLater
         case .shutdown: .goingAway
         case .restart: .serviceRestart
@@ -51,7 +52,7 @@ extension Worker {
         leave(slot)
         count(reason)
         if reason.dropsBacklog {
-            let dropped = connections[slot].outbox.dropBacklog()
+            let dropped = connections[slot].outbox.dropBacklog(&held.blocks)
             page.count(.drop(.voice), UInt64(dropped))
         }
         connections[slot].outbox.appendClose(code: code)
@@ -102,14 +103,10 @@ extension Worker {
         finish(slot)
     }
 
-    /// Marks a connection to be removed when the turn ends; one that is too slow is closed then instead.
+    /// Marks a connection to be removed when the turn ends.
     mutating func doom(_ slot: UInt32, _ reason: CloseReason?) {
         guard connections[slot].isServed else { return }
         let id = connections.id(slot)
-        if reason == .slow {
-            doomed.append((id, reason))
-            return
-        }
         let wasEnding = connections[slot].phase == .closing || connections[slot].phase == .lingering
         connections[slot].phase = .doomed
         // A connection that was closed for a reason keeps that one, unless its last bytes could not be sent.
@@ -129,9 +126,9 @@ extension Worker {
             let slot = id.slot
             next += 1
             guard connections.contains(id) else { continue }
-            if reason == .slow {
-                // Broken or closed since: another entry speaks for it.
-                if connections[slot].phase == .open { closeSlow(slot) }
+            if connections[slot].phase == .condemned {
+                connections[slot].phase = .open
+                close(slot, reason ?? .memory)
                 continue
             }
             if connections[slot].phase == .departed {
@@ -152,22 +149,23 @@ extension Worker {
         }
     }
 
-    private mutating func closeSlow(_ slot: UInt32) {
-        logger.debug("client too slow", metadata: ["waiting": "\(connections[slot].outbox.count)"])
-        close(slot, .slow)
-    }
-
     /// Another worker has the connection: what is left here goes when the turn ends. Its socket is no longer watched.
     mutating func depart(_ slot: UInt32) {
         precondition(connections[slot].isServed, "only what is served can leave")
         connections[slot].phase = .departed
         doomed.append((connections.id(slot), .ended))
+        // Freed at once, and not with all that leave in this turn.
+        _ = connections[slot].outbox.dropAll(&held.blocks)
+        connections[slot].message.release()
+        account(slot)
     }
 
     /// Removes a connection whose socket is no longer watched; this process's descriptor closes with it.
     mutating func drop(_ slot: UInt32) {
         connectionTimers.clear(slot, in: &connections)
-        heldBytes -= connections[slot].heldBytes
+        _ = connections[slot].outbox.dropAll(&held.blocks)
+        if held.blocks.hasFreed { accountFreedBlocks() }
+        leaveShare(slot)
         releaseAddress(slot)
         if connections[slot].isSecure { endHandshake(slot) }
         let session = connections[slot].session

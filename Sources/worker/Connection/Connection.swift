@@ -15,6 +15,7 @@
 //     open         in a room
 //     closing      the last bytes (an answer, a close frame) are on their way; input is read and thrown away
 //     lingering    the write side is shut; waits for the client's end, so that a reset does not overtake the last bytes
+//     condemned    to be closed at the end of this turn, because it held too much; it holds nothing any more
 //     doomed       to be removed at the end of this turn; nothing is read or written
 //     departed     another worker's by now: what is left here is removed at the end of this turn
 
@@ -29,6 +30,7 @@ struct Connection: ~Copyable, Timed {
         case open
         case closing
         case lingering
+        case condemned
         case doomed
         case departed
     }
@@ -74,11 +76,14 @@ struct Connection: ~Copyable, Timed {
     var frames = FrameReader()
     /// The unmasked part of a message that is not complete.
     var message = ByteQueue()
+    /// Since when its input has been in the middle of a message or a record.
+    var begunInput = BegunInput()
 
     // Output
     var outbox = Outbox()
-    /// What its queues are counted with in the worker's `heldBytes`.
+    /// Memory that its share is charged with for it (Connection/Memory.swift).
     var heldBytes = 0
+    var memoryShare = ShareLinks()
 
     // TLS
     /// The slot of its TLSSession, from the end of the handshake on; `noSession` for plain HTTP.

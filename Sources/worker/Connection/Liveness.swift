@@ -20,7 +20,7 @@ extension Worker {
         case .open: checkLiveness(slot)
         case .closing: doom(slot, .flushTimeout)
         case .lingering: doom(slot, .ended)
-        case .doomed, .departed: break
+        case .condemned, .doomed, .departed: break
         }
     }
 
@@ -35,6 +35,13 @@ extension Worker {
     mutating func resumeLiveness(_ slot: UInt32) {
         let end = connections[slot].heardAt + UInt32(Limits.silenceSeconds)
         connectionTimers.set(slot, in: &connections, due: min(connections[slot].pingDue, end))
+        connections[slot].begunInput.updateMessage(connections[slot].frames, at: second)
+        let session = connections[slot].session
+        if session != Connection.noSession {
+            let isHalf = !sessions[session].partial.isEmpty
+            connections[slot].begunInput.updateRecord(isHalf: isHalf, hasEnded: false, at: second)
+        }
+        watchBegunInput(slot)
     }
 
     /// The time from one ping to the next. Jitter shortens it by a quarter at the most, or all who came back in the second after a
@@ -48,6 +55,12 @@ extension Worker {
     private mutating func checkLiveness(_ slot: UInt32) {
         // Whom the relay does not read may have said anything.
         if connections[slot].isPaused { connections[slot].heardAt = second }
+        // What the relay does not read may have come.
+        if !connections[slot].interest.contains(.read) { connections[slot].begunInput.restart(at: second) }
+        if let deadline = begunInputDeadline(slot), second >= deadline {
+            close(slot, .messageTimeout)
+            return
+        }
         let end = connections[slot].heardAt + UInt32(Limits.silenceSeconds)
         guard second < end else {
             // Nobody is there who would read a close frame.
@@ -56,6 +69,7 @@ extension Worker {
         }
         if second >= connections[slot].pingDue { ping(slot) }
         connectionTimers.set(slot, in: &connections, due: min(connections[slot].pingDue, end))
+        watchBegunInput(slot)
     }
 
     /// Asks for a sign of life, if there has been none since the last time that this was due.

@@ -1,11 +1,13 @@
 // What waits to leave on one connection while its socket takes no more. Three lanes: control (HTTP answers, pings, pongs),
-// voice, data; each holds whole frames, but for a frame that has begun to leave, whose rest goes before anything else.
+// voice, data; each holds whole frames, but for a frame that has begun to leave, whose rest goes before anything else. Voice and data
+// may lie in blocks that other members wait for as well (LaneQueue, SharedBlocks).
 //
 // Order on the wire: the cut frame's rest, control, voice, data. So voice overtakes data that waits, and nothing ever
 // stands inside a frame.
 //
 // Invariants: `cutBytes` > 0 exactly when `cutLane` is not nil, and then they are the first bytes of that lane;
-// `voiceFrames` counts the whole frames in the voice lane, at most Limits.voiceFramesWaitingMax.
+// `voiceFrames` counts the whole frames in the voice lane, at most Limits.voiceFramesWaitingMax. An outbox that names blocks is
+// emptied (`dropAll`) before it goes.
 
 import Shared
 
@@ -14,8 +16,8 @@ struct Outbox: ~Copyable {
     private enum CutLane { case voice, data }
 
     private(set) var control = ByteQueue()
-    private(set) var voice = ByteQueue()
-    private(set) var data = ByteQueue()
+    private(set) var voice = LaneQueue()
+    private(set) var data = LaneQueue()
     private(set) var voiceFrames = 0
     private var cutLane: CutLane?
     private var cutBytes = 0
@@ -28,8 +30,10 @@ struct Outbox: ~Copyable {
     /// Whether nothing of a room waits, so that a room's frames may go out past this outbox.
     var isClearForRoom: Bool { voice.isEmpty && data.isEmpty && !isBlocked }
     var count: Int { control.count + voice.count + data.count }
-    /// Memory of what waits of a room.
-    var backlogCapacity: Int { voice.capacity + data.capacity }
+    /// Memory that is this outbox's alone.
+    var capacity: Int { control.capacity + voice.capacity + data.capacity }
+    /// Whether a frame has begun to leave.
+    var isCut: Bool { cutLane != nil }
 
     // MARK: - Putting in
 
@@ -45,26 +49,43 @@ struct Outbox: ~Copyable {
 
     /// A close frame behind everything that waits (RFC 6455, 5.5.1): code nil for an empty payload.
     mutating func appendClose(code: UInt16?) {
-        ServerFrame.appendHeader(.close, length: code == nil ? 0 : 2, to: &data)
-        if let code {
-            data.append(UInt8(code >> 8))
-            data.append(UInt8(code & 0xFF))
-        }
+        let payload: [2 of UInt8] = [UInt8((code ?? 0) >> 8), UInt8((code ?? 0) & 0xFF)]
+        data.appendFrame(.close, unsafe payload.span.bytes.extracting(first: code == nil ? 0 : 2))
     }
 
     /// Voice frames of which the first `skip` bytes have left: what is left of the frame they end in goes first. The caller
     /// then drops old voice.
-    mutating func appendVoice(_ frames: RawSpan, sent skip: Int) {
+    ///
+    /// - Parameters:
+    ///   - block: where the frames lie; nil if they are to be copied.
+    ///   - offset: where in the block.
+    mutating func appendVoice(
+        _ frames: RawSpan, sent skip: Int, in block: UInt32? = nil, at offset: Int = 0, _ blocks: inout SharedBlocks
+    ) {
         let boundary = Self.boundary(frames, after: skip)
         cut(.voice, boundary - skip)
-        append(voice: frames.extracting(skip..<frames.byteCount), cut: boundary - skip)
+        if let block {
+            voice.append((offset + skip)..<(offset + frames.byteCount), of: block, &blocks)
+        } else {
+            voice.append(frames.extracting(skip..<frames.byteCount))
+        }
+        var next = boundary
+        while next < frames.byteCount {
+            next += ServerFrame.bytes(frames, at: next)
+            voiceFrames += 1
+        }
     }
 
-    /// Data frames of which the first `skip` bytes have left.
-    mutating func appendData(_ frames: RawSpan, sent skip: Int) {
-        let boundary = Self.boundary(frames, after: skip)
-        cut(.data, boundary - skip)
-        data.append(frames.extracting(skip..<frames.byteCount))
+    /// The same with data frames.
+    mutating func appendData(
+        _ frames: RawSpan, sent skip: Int, in block: UInt32? = nil, at offset: Int = 0, _ blocks: inout SharedBlocks
+    ) {
+        cut(.data, Self.boundary(frames, after: skip) - skip)
+        if let block {
+            data.append((offset + skip)..<(offset + frames.byteCount), of: block, &blocks)
+        } else {
+            data.append(frames.extracting(skip..<frames.byteCount))
+        }
     }
 
     private mutating func cut(_ lane: CutLane, _ bytes: Int) {
@@ -72,16 +93,6 @@ struct Outbox: ~Copyable {
         precondition(cutLane == nil, "one frame at most has begun to leave")
         cutLane = lane
         cutBytes = bytes
-    }
-
-    /// Appends frames behind `cut` bytes of a frame that has begun, and counts them.
-    private mutating func append(voice frames: RawSpan, cut: Int) {
-        voice.append(frames)
-        var offset = cut
-        while offset < frames.byteCount {
-            offset += ServerFrame.bytes(frames, at: offset)
-            voiceFrames += 1
-        }
     }
 
     /// The end of the frame that byte `position` lies in, or `position` where a frame ends there.
@@ -94,23 +105,12 @@ struct Outbox: ~Copyable {
     /// Drops voice that is stale: beyond 64 frames (wire protocol), or, for frames of absurd size, beyond the bytes allowed.
     ///
     /// - Returns: how many frames were dropped.
-    mutating func dropOldVoice(bytesMax: Int) -> Int {
-        let kept = cutLane == .voice ? cutBytes : 0
-        // Counted first and removed at once: the cut frame's rest is moved once, however many go.
-        let (frames, bytes) = unsafe voice.withBytes { waiting in
-            let waiting = unsafe waiting.bytes
-            var (frames, bytes) = (0, 0)
-            while voiceFrames - frames > Limits.voiceFramesWaitingMax
-                || (waiting.byteCount - kept - bytes > bytesMax && voiceFrames - frames > 1)
-            {
-                bytes += ServerFrame.bytes(waiting, at: kept + bytes)
-                frames += 1
-            }
-            return (frames, bytes)
-        }
-        if frames > 0 { voice.remove(bytes, behind: kept) }
-        voiceFrames -= frames
-        return frames
+    mutating func dropOldVoice(bytesMax: Int, _ blocks: inout SharedBlocks) -> Int {
+        let dropped = voice.dropOldest(
+            behind: cutLane == .voice ? cutBytes : 0, frames: voiceFrames, framesMax: Limits.voiceFramesWaitingMax,
+            bytesMax: bytesMax, &blocks)
+        voiceFrames -= dropped
+        return dropped
     }
 
     /// Whether more data waits than allowed: the client is too slow.
@@ -119,46 +119,49 @@ struct Outbox: ~Copyable {
     /// Forgets what waits, but for the rest of a frame that has begun to leave. For a close that does not wait for its backlog.
     ///
     /// - Returns: how many voice frames were dropped.
-    mutating func dropBacklog() -> Int {
+    mutating func dropBacklog(_ blocks: inout SharedBlocks) -> Int {
         let dropped = voiceFrames
-        voice.truncate(to: cutLane == .voice ? cutBytes : 0)
-        data.truncate(to: cutLane == .data ? cutBytes : 0)
+        voice.truncate(to: cutLane == .voice ? cutBytes : 0, &blocks)
+        data.truncate(to: cutLane == .data ? cutBytes : 0, &blocks)
         voiceFrames = 0
-        voice.shrink()
-        data.shrink()
         return dropped
     }
 
     /// Forgets everything, the rest of a cut frame too: for a connection that will never see another byte of it.
     ///
     /// - Returns: how many voice frames were dropped.
-    mutating func dropAll() -> Int {
+    mutating func dropAll(_ blocks: inout SharedBlocks) -> Int {
         let dropped = voiceFrames
+        voice.truncate(to: 0, &blocks)
+        data.truncate(to: 0, &blocks)
         self = Outbox()
         return dropped
     }
 
     // MARK: - Taking out
 
-    /// Adds what waits to a gather list, in the order of the wire.
-    func gather(into vectors: inout GatherList) {
+    /// Adds what waits to a gather list, in the order of the wire, as many pieces as there is room for: what is left of it goes on
+    /// with the next send.
+    func gather(into vectors: inout GatherList, _ blocks: borrowing SharedBlocks) {
         let voiceCut = cutLane == .voice ? cutBytes : 0
         let dataCut = cutLane == .data ? cutBytes : 0
-        if voiceCut > 0 { unsafe voice.withBytes { unsafe vectors.append($0, 0..<voiceCut) } }
-        if dataCut > 0 { unsafe data.withBytes { unsafe vectors.append($0, 0..<dataCut) } }
-        unsafe control.withBytes { unsafe vectors.append($0, 0..<$0.count) }
-        unsafe voice.withBytes { unsafe vectors.append($0, voiceCut..<$0.count) }
-        unsafe data.withBytes { unsafe vectors.append($0, dataCut..<$0.count) }
+        voice.gather(0..<voiceCut, into: &vectors, blocks)
+        data.gather(0..<dataCut, into: &vectors, blocks)
+        if !control.isEmpty && !vectors.isFull {
+            unsafe control.withBytes { unsafe vectors.append($0, 0..<$0.count) }
+        }
+        voice.gather(voiceCut..<voice.count, into: &vectors, blocks)
+        data.gather(dataCut..<data.count, into: &vectors, blocks)
     }
 
     /// Removes `sent` bytes in the order of `gather`. The caller gives back what is empty then.
-    mutating func consume(_ sent: Int) {
+    mutating func consume(_ sent: Int, _ blocks: inout SharedBlocks) {
         var left = sent
         if let lane = cutLane {
             let taken = min(left, cutBytes)
             switch lane {
-            case .voice: voice.removeFirst(taken)
-            case .data: data.removeFirst(taken)
+            case .voice: voice.removeFirst(taken, &blocks)
+            case .data: data.removeFirst(taken, &blocks)
             }
             cutBytes -= taken
             left -= taken
@@ -169,45 +172,31 @@ struct Outbox: ~Copyable {
         left -= taken
         if left > 0 {
             let taken = min(left, voice.count)
-            let (rest, frames) = Self.split(voice, at: taken)
-            voice.removeFirst(taken)
+            let (rest, frames) = voice.split(at: taken, blocks)
+            voice.removeFirst(taken, &blocks)
             left -= taken
             voiceFrames -= frames
             cut(.voice, rest)
         }
         if left > 0 {
-            let (rest, _) = Self.split(data, at: left)
-            data.removeFirst(left)
+            let (rest, _) = data.split(at: left, blocks)
+            data.removeFirst(left, &blocks)
             cut(.data, rest)
         }
-    }
-
-    /// What taking `count` bytes from whole frames leaves of the frame it ends in, and how many frames have begun to leave.
-    private static func split(_ lane: borrowing ByteQueue, at count: Int) -> (rest: Int, frames: Int) {
-        unsafe lane.withBytes { bytes in
-            let frames = unsafe bytes.bytes
-            var offset = 0
-            var begun = 0
-            while offset < count {
-                offset += ServerFrame.bytes(frames, at: offset)
-                begun += 1
-            }
-            return (offset - count, begun)
-        }
-    }
-
-    /// Takes memory for what is about to wait.
-    mutating func borrow(from pool: inout QueuePool) {
-        pool.lend(to: &data)
-        pool.lend(to: &voice)
+        voice.copySmallRemainder(&blocks)
+        data.copySmallRemainder(&blocks)
     }
 
     /// Gives back the memory of what has left: an idle connection owns no buffer.
     mutating func giveBack(to pool: inout QueuePool) {
         control.releaseIfIdle(above: 0)
-        pool.takeBack(&data)
-        pool.takeBack(&voice)
+        data.giveBack(to: &pool)
+        voice.giveBack(to: &pool)
     }
+
+    /// Takes memory for voice, or for data, that is about to be copied.
+    mutating func borrowForVoice(from pool: inout QueuePool) { voice.borrow(from: &pool) }
+    mutating func borrowForData(from pool: inout QueuePool) { data.borrow(from: &pool) }
 
     // MARK: - Moving
 
@@ -228,8 +217,8 @@ struct Outbox: ~Copyable {
             frames <= Limits.voiceFramesWaitingMax
         else { return nil }
         self.control = control
-        self.voice = voice
-        self.data = data
+        self.voice = LaneQueue(voice)
+        self.data = LaneQueue(data)
         voiceFrames = frames
         cutLane = cut.map { $0.isVoice ? .voice : .data }
         cutBytes = cut?.bytes ?? 0

@@ -37,7 +37,7 @@ extension Worker {
         case .handshake: readHandshake(slot)
         case .request, .open: readRecords(slot)
         case .closing, .lingering: discard(slot)
-        case .handingOver, .doomed, .departed: break
+        case .handingOver, .condemned, .doomed, .departed: break
         }
     }
 
@@ -54,13 +54,15 @@ extension Worker {
     mutating func take(_ slot: UInt32, _ bytes: RawSpan) {
         switch connections[slot].phase {
         case .request:
+            guard reserve(connections[slot].input.growth(for: bytes.byteCount), for: slot) else { return }
             connections[slot].input.append(bytes)
+            account(slot)
             serveRequests(slot)
         case .open:
             takeFrames(slot, bytes)
         case .proxyHeader, .handingOver, .handshake:
             preconditionFailure("what comes in these phases is not taken here")
-        case .closing, .lingering, .doomed, .departed:
+        case .closing, .lingering, .condemned, .doomed, .departed:
             break
         }
     }
@@ -80,7 +82,7 @@ extension Worker {
         case .closing:
             // Its last bytes may still be taken: a half-closed client can read. It fires no more events for reading.
             setInterest(slot, [.write])
-        case .lingering, .proxyHeader, .handshake, .handingOver, .doomed, .departed:
+        case .lingering, .proxyHeader, .handshake, .handingOver, .condemned, .doomed, .departed:
             doom(slot, .ended)
         }
     }
@@ -93,7 +95,7 @@ extension Worker {
         }
         leave(slot)
         count(.peerGone)
-        page.count(.drop(.voice), UInt64(connections[slot].outbox.dropAll()))
+        page.count(.drop(.voice), UInt64(connections[slot].outbox.dropAll(&held.blocks)))
         finish(slot)
     }
 

@@ -39,11 +39,11 @@ extension Worker {
             guard connections[slot].isServed else { return }
         } else if !connections[slot].outbox.isEmpty {
             gather.removeAll()
-            connections[slot].outbox.gather(into: &gather)
+            connections[slot].outbox.gather(into: &gather, held.blocks)
             switch gather.send(to: connections[slot].socket.number) {
             case .bytes(let sent):
                 tally.bytesSent += UInt64(sent)
-                connections[slot].outbox.consume(sent)
+                connections[slot].outbox.consume(sent, &held.blocks)
                 connections[slot].outbox.giveBack(to: &spareQueues)
                 account(slot)
             case .wouldBlock:

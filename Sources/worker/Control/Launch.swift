@@ -59,6 +59,7 @@ enum Launch {
         for number in [SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] { _ = signal(number, SIG_IGN) }
         // Before there is a secret in this process; to become another user undoes a part of it, so it is done again after that.
         guard clinux_harden() == 0, sodium_init() >= 0 else { return ExitStatus.internalError }
+        clinux_tune_heap(Int32(Limits.heapMappedBytesMin), Int32(Limits.heapMappingsMax))
         // The control channel is gone when it turns out that the worker can't begin: by this one the supervisor hears why.
         var lastWords: Descriptor? = Descriptor(copying: controlDescriptor)
         do throws(LaunchError) {

@@ -73,7 +73,7 @@ extension Worker {
 
     /// A member has come. Its room opens with the first one.
     mutating func receiveMember(_ member: consuming Member, session: UInt32) {
-        let (id, hostKey) = (member.room, member.hostKey)
+        let (id, hostKey, source) = (member.room, member.hostKey, member.roomSource)
         var connection = (consume member).connection
         connection.session = session
         connection.interest = []
@@ -97,7 +97,7 @@ extension Worker {
             }
             room = existing
         } else {
-            room = openRoom(id, hostKey: hostKey)
+            room = openRoom(id, hostKey: hostKey, source: source)
             // At once: the worker that had it will say that it is gone there.
             tellHostKeys()
             rooms[room].isFrozen = true
@@ -107,6 +107,8 @@ extension Worker {
         flushRoom(room)
         connections[slot].room = room
         connections[slot].place = rooms[room].add(slot)
+        held.shares.retain(rooms[room].share)
+        enterShare(slot, rooms[room].share)
         page[.clients] += 1
         // Behind its room: the worker that had it died in the middle.
         if !rooms[room].isFrozen { goOn(slot) }

@@ -11,6 +11,7 @@
 //     4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
 //     1      flags: 1 has said data, 2 speaks TLS, 4 the queues are in the file, 8 the address comes of a PROXY header
 //     4, 4   ping due, heard at: CLOCK_MONOTONIC seconds
+//     8      whose memory the room takes (Address.memoryKey)
 //     ...    room, host key, peer id: a u32 count and the bytes each
 //     38     the frame state (WebSocket/FrameReader.swift)
 //     1, 4   the frame that has begun to leave: lane (0 none, 1 voice, 2 data), bytes left
@@ -40,12 +41,13 @@ struct Member: ~Copyable {
     var connection: Connection
     var room: [UInt8]
     var hostKey: [UInt8]
+    var roomSource: UInt64
     /// Where in the message its session lies: empty for one without TLS.
     var session: Range<Int>
 }
 
 enum MemberState {
-    static let version: UInt16 = 3
+    static let version: UInt16 = 4
     static let magic: UInt32 = 0x4D59_4C52  // "RLYM", little-endian
 
     /// Bytes of a connection's queues.
@@ -58,7 +60,8 @@ enum MemberState {
     ///
     /// - Returns: the file that holds the queues, if the message does not.
     static func encode(
-        _ connection: borrowing Connection, room: borrowing Room, sessionBytes: Int, into message: inout ByteQueue
+        _ connection: borrowing Connection, _ blocks: borrowing SharedBlocks, room: borrowing Room, sessionBytes: Int,
+        into message: inout ByteQueue
     ) throws(SystemError) -> Int32? {
         let queued = queuedBytes(connection)
         let isInFile = queued > Limits.moveInlineBytesMax
@@ -66,12 +69,12 @@ enum MemberState {
         message.reserve(head.count + (isInFile ? 0 : queued) + sessionBytes)
         message.append(head)
         guard isInFile else {
-            unsafe eachQueue(connection) { unsafe message.append($0) }
+            unsafe eachQueue(connection, blocks) { unsafe message.append($0) }
             return nil
         }
         let file = Descriptor(owning: try makeFile())
         var failure: SystemError?
-        unsafe eachQueue(connection) { bytes in
+        unsafe eachQueue(connection, blocks) { bytes in
             var written = 0
             while failure == nil && written < bytes.count {
                 guard let start = bytes.baseAddress else { return }
@@ -90,13 +93,22 @@ enum MemberState {
         return number
     }
 
-    private static func eachQueue(_ connection: borrowing Connection, _ body: (UnsafeRawBufferPointer) -> Void) {
+    private static func eachQueue(
+        _ connection: borrowing Connection, _ blocks: borrowing SharedBlocks, _ body: (UnsafeRawBufferPointer) -> Void
+    ) {
         unsafe body(connection.input.unsafeBytes)
         unsafe body(connection.sealed.unsafeBytes)
         unsafe body(connection.message.unsafeBytes)
         unsafe body(connection.outbox.control.unsafeBytes)
-        unsafe body(connection.outbox.voice.unsafeBytes)
-        unsafe body(connection.outbox.data.unsafeBytes)
+        // Shared blocks are written down for each member that waits for them.
+        unsafe connection.outbox.voice.eachPiece(blocks) {
+            unsafe body($0)
+            return true
+        }
+        unsafe connection.outbox.data.eachPiece(blocks) {
+            unsafe body($0)
+            return true
+        }
     }
 
     private static func head(
@@ -118,6 +130,7 @@ enum MemberState {
                     | (connection.isAnnounced ? 8 : 0)))
         writer.write(connection.pingDue)
         writer.write(connection.heardAt)
+        writer.write(room.source)
         writer.write(room.id)
         writer.write(room.hostKey)
         writer.write(connection.peerID)
@@ -143,6 +156,7 @@ enum MemberState {
         var flags: UInt8
         var pingDue: UInt32
         var heardAt: UInt32
+        var roomSource: UInt64
         var room: [UInt8]
         var hostKey: [UInt8]
         var peerID: [UInt8]
@@ -170,6 +184,7 @@ enum MemberState {
             guard flags < 16 else { throw .invalid(field: "flags") }
             pingDue = try reader.read()
             heardAt = try reader.read()
+            roomSource = try reader.read()
             room = try reader.readBytes(max: Limits.roomIDBytesMax, field: "room")
             guard !room.isEmpty else { throw .invalid(field: "room") }
             hostKey = try reader.readBytes(max: Limits.publicKeyBytes, field: "host key")
@@ -236,8 +251,16 @@ enum MemberState {
         guard let outbox = Outbox(control: control, voice: voice, data: data, cut: head.cut) else { throw .output }
         connection.outbox = outbox
         return Member(
-            connection: connection, room: head.room, hostKey: head.hostKey,
+            connection: connection, room: head.room, hostKey: head.hostKey, roomSource: head.roomSource,
             session: (bytes.byteCount - head.sessionBytes)..<bytes.byteCount)
+    }
+
+    /// Memory that a member takes whose message has so many bytes, and whose queues are in a file if there is one.
+    static func heldBytes(_ count: Int, file: Int32?) throws(MemberStateError) -> Int {
+        guard let file else { return count }
+        var status = stat()
+        guard unsafe fstat(file, &status) == 0 else { throw .file(SystemError("fstat")) }
+        return count + Int(clamping: status.st_size)
     }
 
     /// Before memory is taken for what should be in it.

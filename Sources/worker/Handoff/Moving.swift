@@ -222,15 +222,17 @@ extension Worker {
 
     /// One attempt to send a member. On success it is gone from here.
     private mutating func attemptMember(_ slot: UInt32, _ owner: Int, _ room: UInt32) -> Attempt {
+        let queued = MemberState.queuedBytes(connections[slot])
+        // One file at a time: all that wait for a room's members would be memory that nobody counts.
+        if queued > Limits.moveInlineBytesMax && clinux_unread_bytes(outboxes[owner]) > 0 { return .busy }
         var message = ByteQueue()
         defer { message.wipe() }
-        let queued = MemberState.queuedBytes(connections[slot])
         let session = connections[slot].session
         let sessionBytes = session == Connection.noSession ? 0 : sessions[session].encodedBytes
         let file: Int32?
         do throws(SystemError) {
             file = try MemberState.encode(
-                connections[slot], room: rooms[room], sessionBytes: sessionBytes, into: &message)
+                connections[slot], held.blocks, room: rooms[room], sessionBytes: sessionBytes, into: &message)
         } catch {
             // Out of descriptors or memory: others give theirs back, but a room is not kept quiet for ever.
             let since = leaving?.transit?.startedAt ?? 0
@@ -269,6 +271,7 @@ extension Worker {
     private mutating func forgetRoom(_ slot: UInt32) {
         roomTimers.clear(slot, in: &rooms)
         let room = rooms.remove(slot)
+        held.shares.release(room.share)
         roomsByID[RoomID(bytes: room.id)] = nil
         page[.rooms] = UInt64(rooms.count)
         page.add(1, to: .roomsMovedOut)

@@ -79,6 +79,7 @@ extension Worker {
             return
         }
         do throws(ConnectionStateError) {
+            guard reserveForHandoff(bytes.count, socket, token) else { return }
             // The buffer is not touched until the message's parts have been copied out of it.
             var decoded = try ConnectionState.decode(unsafe bytes.bytes, socket: socket, now: second)
             if !decoded.session.isEmpty {
@@ -113,6 +114,7 @@ extension Worker {
         _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?, _ token: AddressToken
     ) {
         do throws(MemberStateError) {
+            guard reserveForHandoff(try MemberState.heldBytes(bytes.count, file: file), socket, token) else { return }
             let member = try MemberState.decode(unsafe bytes.bytes, socket: socket, file: file, now: second)
             var session = Connection.noSession
             if !member.session.isEmpty {
@@ -125,6 +127,17 @@ extension Worker {
             malformedHandoff("a member: \(error)")
             forgetHandoff(token)
         }
+    }
+
+    /// Makes sure that what a connection brings may be kept. If not, it is gone with its socket.
+    private mutating func reserveForHandoff(
+        _ bytes: Int, _ socket: borrowing Descriptor, _ token: AddressToken
+    ) -> Bool {
+        guard !reserve(bytes) else { return true }
+        count(.memory)
+        resetOnClose(socket)
+        forgetHandoff(token)
+        return false
     }
 
     /// Makes a session of its part of the message.

@@ -143,7 +143,7 @@ extension Worker {
             room = existing
         } else {
             guard memory.rooms.take(max: configuration.roomsMax) else { throw JoinRefusal(.maxRooms) }
-            room = openRoom(join.room, hostKey: key)
+            room = openRoom(join.room, hostKey: key, source: connections[slot].client.memoryKey)
         }
         page.count(.join(isHost ? .host : .guest))
         letIn(slot, room, join, claims)
@@ -155,11 +155,14 @@ extension Worker {
         connections[slot].phase = .open
         connections[slot].peerID = claims.peerID
         enter(slot, room)
+        // If memory is short it may have given way to the room that it enters.
+        guard connections[slot].phase == .open else { return }
         watchAsMember(slot)
         startLiveness(slot)
         touch(slot)
         var early = ByteQueue()
         swap(&early, &connections[slot].input)
+        account(slot)
         early.removeFirst(join.headBytes)
         guard !early.isEmpty else { return }
         let bytes = unsafe early.unsafeBytes

@@ -62,15 +62,36 @@ struct ByteQueue: ~Copyable {
             (head, tail) = (0, count)
             return unsafe storage + count
         }
-        let larger = max(count + extra, capacity * 2, 64)
-        guard let fresh = unsafe malloc(larger) else { fatalError("out of memory: \(larger) bytes") }
-        if let storage = unsafe storage {
-            unsafe memcpy(fresh, storage + head, count)
-            unsafe free(storage)
+        let larger = Self.grown(capacity, toHold: count + extra)
+        let fresh: UnsafeMutableRawPointer?
+        if head == 0 {
+            // Without a copy where there is room behind it.
+            unsafe fresh = realloc(storage, larger)
+        } else {
+            unsafe fresh = malloc(larger)
+            if let fresh = unsafe fresh, let storage = unsafe storage {
+                unsafe memcpy(fresh, storage + head, count)
+                unsafe free(storage)
+            }
         }
+        guard let fresh = unsafe fresh else { fatalError("out of memory: \(larger) bytes") }
         unsafe storage = fresh
         (capacity, head, tail) = (larger, 0, count)
         return unsafe fresh + count
+    }
+
+    /// What a queue of `capacity` grows to when `needed` bytes must fit: twice as much while it is small, a quarter more when it is
+    /// large, so that memory is not taken for bytes that may never come.
+    private static func grown(_ capacity: Int, toHold needed: Int) -> Int {
+        let step = capacity < Limits.queueDoublesBytesMax ? capacity : capacity / 4
+        return max(needed, capacity + step, 64)
+    }
+
+    /// By how much the memory grows when `extra` bytes are appended.
+    func growth(for extra: Int) -> Int {
+        guard capacity - tail < extra else { return 0 }
+        if capacity - count >= extra && head >= capacity / 2 { return 0 }
+        return Self.grown(capacity, toHold: count + extra) - capacity
     }
 
     /// Makes sure that `extra` more bytes fit without another allocation.
@@ -184,9 +205,12 @@ struct ByteQueue: ~Copyable {
     /// Gives back memory beyond what the bytes in it need.
     mutating func shrink() {
         guard capacity > count else { return }
+        // Copied: where mremap(2) is refused, realloc(3) gives nothing back.
         var exact = ByteQueue()
         if !isEmpty {
-            exact.reserve(count)
+            unsafe exact.storage = malloc(count)
+            guard unsafe exact.storage != nil else { return }
+            exact.capacity = count
             unsafe exact.append(unsafeBytes)
         }
         self = exact

@@ -7,6 +7,8 @@ import Shared
 struct QueuePool: ~Copyable {
     private var spare = InlineArray<16, ByteQueue> { _ in ByteQueue() }
     private var count = 0
+    /// Memory of all of them.
+    private(set) var bytes = 0
 
     init() {
         precondition(spare.count == Limits.spareQueues, "the pool's size is the limit's")
@@ -16,6 +18,7 @@ struct QueuePool: ~Copyable {
     mutating func lend(to queue: inout ByteQueue) {
         guard queue.capacity == 0, count > 0 else { return }
         count -= 1
+        bytes -= spare[count].capacity
         swap(&spare[count], &queue)
     }
 
@@ -27,7 +30,14 @@ struct QueuePool: ~Copyable {
             return
         }
         queue.removeAll()
+        bytes += queue.capacity
         swap(&spare[count], &queue)
         count += 1
+    }
+
+    /// Frees all of it.
+    mutating func release() {
+        for index in 0..<count { spare[index].release() }
+        (count, bytes) = (0, 0)
     }
 }

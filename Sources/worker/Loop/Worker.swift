@@ -78,6 +78,8 @@ struct Worker: ~Copyable {
     var isInboxReady = false
     var areStrangersReady = false
     var activeBatches: [UInt32] = []
+    /// Members that could not take all of the batch that is being sent.
+    var waiters: [Waiter] = []
     /// Those of them that wait for a later turn to gather more, since the rooms were last flushed.
     var heldBatches = 0
     var touched: [UInt32] = []
@@ -120,13 +122,11 @@ struct Worker: ~Copyable {
     var addressLogRate = LogRate(perSecond: 1, burst: 5)
     var clientNamingLog = ClientNamingLog()
     var handoffLogRate = LogRate(perSecond: 1, burst: 5)
-    var memoryLogRate = LogRate(perSecond: 1, burst: 5)
     var tlsLogRate = LogRate(perSecond: 1, burst: 5)
     var isSupervisorGone = false
     var isControlBlocked = false
     var hostKeyReports = HostKeyReports()
-    /// Memory of queues that hold bytes for clients, over all connections (Connection/Memory.swift).
-    var heldBytes = 0
+    var held: HeldMemory
     var spareQueues = QueuePool()
 
     /// What this turn's messages add to the counters: published once a turn.
@@ -175,6 +175,7 @@ struct Worker: ~Copyable {
         memory = launched.memory
         page = launched.memory.page(launched.page)
         addresses = launched.addresses
+        held = HeldMemory(MemoryBudget(launched.configuration, launched.memory.memoryPool))
         logger = launched.logger
         outboxes = launched.outboxes
         now = Clock.monotonicNanoseconds()
@@ -200,6 +201,8 @@ struct Worker: ~Copyable {
     /// - Parameter parts: the parts of its sandbox that hold.
     mutating func run(_ parts: SandboxParts) {
         page.zeroGauges()
+        held.budget.takeFloor()
+        page[.memoryGranted] = UInt64(held.budget.granted)
         page.state = .serving
         page.heartbeat = now
         report(.ready(parts))
@@ -452,7 +455,8 @@ struct Worker: ~Copyable {
     private mutating func publishSecond() {
         page[.loopLag] = lagPeak
         lagPeak = 0
-        page[.heldBytes] = UInt64(max(0, heldBytes))
+        returnMemory()
+        page[.heldBytes] = UInt64(heldBytes)
     }
 
     @inline(__always)

@@ -12,7 +12,13 @@ extension Worker {
     mutating func say(_ slot: UInt32, _ payload: RawSpan, key: UInt32, isText: Bool) -> Bool {
         let room = connections[slot].room
         let batch = rooms[room].batch ?? openBatch(of: room)
-        if Self.isVoice(payload, key: key) {
+        let isVoice = Self.isVoice(payload, key: key)
+        let size = payload.byteCount + Limits.frameHeaderBytesMax
+        let growth =
+            isVoice ? batches[batch].voice.bytes.growth(for: size) : batches[batch].data.bytes.growth(for: size)
+        guard growth == 0 || reserve(growth, for: slot) else { return true }
+        let capacity = batches[batch].capacity
+        if isVoice {
             guard let bytes = batches[batch].voice.say(payload, key: key, isText: isText, sender: slot) else {
                 close(slot, .invalidText)
                 return true
@@ -28,6 +34,7 @@ extension Worker {
             tally.dataBytesReceived += UInt64(bytes)
             if !connections[slot].hasSaidData { learnPeerID(slot, batch, payload.byteCount) }
         }
+        if batches[batch].capacity != capacity { chargeGrowth(of: batch, from: capacity) }
         rooms[room].activeAt = second
         // Bounds what is held for one room.
         return batches[batch].byteCount < Limits.batchBytesMax
@@ -38,6 +45,13 @@ extension Worker {
     func isBatchFull(_ room: UInt32) -> Bool {
         guard room != Room.none, let batch = rooms[room].batch else { return false }
         return batches[batch].byteCount >= Limits.batchBytesMax
+    }
+
+    /// Charges a room with what its batch has grown by.
+    private mutating func chargeGrowth(of batch: UInt32, from before: Int) {
+        let growth = batches[batch].capacity - before
+        batches[batch].chargedBytes += growth
+        held.shares.charge(growth, to: rooms[batches[batch].room].share)
     }
 
     /// The first data message may say who this is (many guests share one invite token). It is the last of its batch.
@@ -53,9 +67,11 @@ extension Worker {
     /// Something that the relay itself says to a room, as data.
     mutating func announce(_ message: [UInt8], to room: UInt32) {
         let batch = rooms[room].batch ?? openBatch(of: room)
+        let capacity = batches[batch].capacity
         ServerFrame.appendHeader(.binary, length: message.count, to: &batches[batch].data.bytes)
         batches[batch].data.bytes.append(message)
         batches[batch].data.commit(sender: Lane.noSender)
+        if batches[batch].capacity != capacity { chargeGrowth(of: batch, from: capacity) }
     }
 
     /// Whether a payload begins with the bytes of voice, 4B 56.
@@ -79,15 +95,18 @@ extension Worker {
     /// when the batch is large.
     mutating func flushRoom(_ room: UInt32) {
         guard let batch = rooms[room].batch else { return }
-        let before = tally.delivered
+        let delivered = tally.delivered
         for place in 0..<rooms[room].members.count {
             deliver(batch, to: rooms[room].members[place])
         }
         chargeSenders(of: batch, lookAtClock())
         // Memory stays with a few batches, so that the steady state allocates nothing.
         let kept = batch < Limits.batchesRetained ? Limits.batchBytesRetainedMax : Limits.batchBytesKeptMax
+        let memoryShare = rooms[room].share
+        if !waiters.isEmpty { queue(batch, share: memoryShare, kept: kept) }
         batches[batch].voice.removeAll(keeping: kept)
         batches[batch].data.removeAll(keeping: kept)
+        settleCharge(of: batch, memoryShare)
         batches[batch].room = Room.none
         rooms[room].batch = nil
         rooms[room].pace.addSend(at: now)
@@ -95,8 +114,8 @@ extension Worker {
         batches[batch].isHeld = false
         if batches[batch].openedAt != now {
             if wasHeld { page.add(1, to: .batchesHeld) }
-            guard tally.delivered > before else { return }
-            tally.heldDelivered += tally.delivered - before
+            guard tally.delivered > delivered else { return }
+            tally.heldDelivered += tally.delivered - delivered
             tally.heldSince = min(tally.heldSince, batches[batch].openedAt)
         }
     }
@@ -121,6 +140,18 @@ extension Worker {
         connections[sender].debt.charge(cost, share)
     }
 
+    /// What a batch keeps is nobody's, and the room is charged with it no more.
+    private mutating func settleCharge(of batch: UInt32, _ share: UInt32) {
+        let charged = batches[batch].chargedBytes
+        if charged != 0 {
+            held.shares.charge(-charged, to: share)
+            batches[batch].chargedBytes = 0
+        }
+        let kept = batches[batch].capacity
+        held.batchBytes += kept - batches[batch].keptBytes
+        batches[batch].keptBytes = kept
+    }
+
     /// Sends one member what the others said.
     private mutating func deliver(_ batch: UInt32, to member: UInt32) {
         guard connections[member].phase == .open else { return }
@@ -131,10 +162,11 @@ extension Worker {
         tally.voiceBytesDelivered += UInt64(voice.bytes)
         tally.dataDelivered += UInt64(data.frames)
         tally.dataBytesDelivered += UInt64(data.bytes)
+        let waiter = Waiter(member: member, voice: voice.bytes, data: data.bytes)
         guard connections[member].outbox.isClearForRoom, connections[member].sealed.count <= Limits.tlsJoinedBytesMax,
             gatherBatch(batch, for: member)
         else {
-            queue(batch, for: member, sent: 0)
+            waiters.append(waiter)
             return
         }
         let control = connections[member].outbox.control.count
@@ -142,18 +174,18 @@ extension Worker {
         case .bytes(let sent):
             let total = gather.bytes
             if control > 0 {
-                connections[member].outbox.consume(min(sent, control))
+                connections[member].outbox.consume(min(sent, control), &held.blocks)
                 connections[member].outbox.giveBack(to: &spareQueues)
             }
             if sent < total {
-                queue(batch, for: member, sent: max(0, sent - control))
+                waiters.append(waiter.without(first: max(0, sent - control)))
                 block(member)
             } else if !connections[member].sealed.isEmpty {
                 account(member)
                 block(member)
             }
         case .wouldBlock:
-            queue(batch, for: member, sent: 0)
+            waiters.append(waiter)
             block(member)
         case .failed:
             doom(member, .socketError)
@@ -176,7 +208,7 @@ extension Worker {
     /// Fills the gather list for a member; false if the pieces are too many for one send.
     private mutating func gatherBatch(_ batch: UInt32, for member: UInt32) -> Bool {
         gather.removeAll()
-        connections[member].outbox.gather(into: &gather)
+        connections[member].outbox.gather(into: &gather, held.blocks)
         let voice = unsafe batches[batch].voice.bytes.unsafeBytes
         var run = 0
         while let range = batches[batch].voice.nextRange(notFrom: member, &run) {
@@ -192,38 +224,140 @@ extension Worker {
         return true
     }
 
-    /// Copies what of the batch has not left into the member's outbox. The first `sent` bytes of its ranges have.
-    private mutating func queue(_ batch: UInt32, for member: UInt32, sent: Int) {
-        connections[member].outbox.borrow(from: &spareQueues)
-        var sent = sent
+    // MARK: - Who can't take it now
+
+    /// Lets what of the batch has not left wait for those who can't take it now: once for all of them where that takes less memory
+    /// than a copy for each.
+    private mutating func queue(_ batch: UInt32, share: UInt32, kept: Int) {
+        var (voice, data) = (0, 0)
+        for waiter in waiters {
+            voice += waiter.voiceLeft
+            data += waiter.dataLeft
+        }
+        let voiceBlock = shareVoice(of: batch, needed: voice, share: share, kept: kept)
+        let dataBlock = shareData(of: batch, needed: data, share: share, kept: kept)
+        for waiter in waiters { queue(batch, for: waiter, voiceBlock, dataBlock) }
+        if let voiceBlock { held.blocks.release(voiceBlock) }
+        if let dataBlock { held.blocks.release(dataBlock) }
+        if held.blocks.hasFreed { accountFreedBlocks() }
+        waiters.removeAll(keepingCapacity: true)
+    }
+
+    /// Makes a block of the batch's voice, with one reference, if members who wait need more of it than there is.
+    private mutating func shareVoice(of batch: UInt32, needed: Int, share: UInt32, kept: Int) -> UInt32? {
+        let count = batches[batch].voice.bytes.count
+        guard batches[batch].voice.isWorthSharing(needed: needed) else { return nil }
+        var bytes = ByteQueue()
+        let capacity = batches[batch].voice.bytes.capacity
+        if capacity > kept && capacity - count <= count / 4 {
+            // The batch would give it back.
+            bytes = batches[batch].voice.takeBytes()
+        } else {
+            guard reserve(count, share: share) else { return nil }
+            bytes.reserve(count)
+            unsafe bytes.append(batches[batch].voice.bytes.unsafeBytes)
+        }
+        return addBlock(bytes, share: share)
+    }
+
+    /// The same of its data.
+    private mutating func shareData(of batch: UInt32, needed: Int, share: UInt32, kept: Int) -> UInt32? {
+        let count = batches[batch].data.bytes.count
+        guard batches[batch].data.isWorthSharing(needed: needed) else { return nil }
+        var bytes = ByteQueue()
+        let capacity = batches[batch].data.bytes.capacity
+        if capacity > kept && capacity - count <= count / 4 {
+            bytes = batches[batch].data.takeBytes()
+        } else {
+            guard reserve(count, share: share) else { return nil }
+            bytes.reserve(count)
+            unsafe bytes.append(batches[batch].data.bytes.unsafeBytes)
+        }
+        return addBlock(bytes, share: share)
+    }
+
+    private mutating func addBlock(_ bytes: consuming ByteQueue, share: UInt32) -> UInt32 {
+        held.shares.charge(bytes.capacity, to: share)
+        held.shares.retain(share)
+        page.add(1, to: .blocksShared)
+        return held.blocks.add(bytes, share: share)
+    }
+
+    /// Lets what of the batch has not left wait for one member: ranges of the blocks, or copies where there are none.
+    private mutating func queue(
+        _ batch: UInt32, for waiter: Waiter, _ voiceBlock: UInt32?, _ dataBlock: UInt32?
+    ) {
+        let member = waiter.member
+        // It may have given way to one in front of it.
+        guard connections[member].phase == .open else { return }
+        var growth = 0
+        if voiceBlock == nil && waiter.voiceLeft > 0 {
+            connections[member].outbox.borrowForVoice(from: &spareQueues)
+            growth += connections[member].outbox.voice.own.growth(for: waiter.voiceLeft)
+        }
+        if dataBlock == nil && waiter.dataLeft > 0 {
+            connections[member].outbox.borrowForData(from: &spareQueues)
+            growth += connections[member].outbox.data.own.growth(for: waiter.dataLeft)
+        }
+        guard reserve(growth, for: member) else { return }
+        var sent = waiter.sent
         var run = 0
         var dropped = 0
-        let voice = unsafe RawSpan(_unsafeBytes: batches[batch].voice.bytes.unsafeBytes)
+        let voice = unsafe RawSpan(
+            _unsafeBytes: voiceBlock.map { unsafe held.blocks.bytes($0) } ?? batches[batch].voice.bytes.unsafeBytes)
         while let range = batches[batch].voice.nextRange(notFrom: member, &run) {
             if sent >= range.count {
                 sent -= range.count
                 continue
             }
-            connections[member].outbox.appendVoice(voice.extracting(range), sent: sent)
+            connections[member].outbox.appendVoice(
+                voice.extracting(range), sent: sent, in: voiceBlock, at: range.lowerBound, &held.blocks)
             sent = 0
-            dropped += connections[member].outbox.dropOldVoice(bytesMax: configuration.backlogBytesMax)
+            dropped += connections[member].outbox.dropOldVoice(
+                bytesMax: configuration.backlogBytesMax, &held.blocks)
         }
         if dropped > 0 { page.count(.drop(.voice), UInt64(dropped)) }
-        let data = unsafe RawSpan(_unsafeBytes: batches[batch].data.bytes.unsafeBytes)
+        let data = unsafe RawSpan(
+            _unsafeBytes: dataBlock.map { unsafe held.blocks.bytes($0) } ?? batches[batch].data.bytes.unsafeBytes)
         run = 0
         while let range = batches[batch].data.nextRange(notFrom: member, &run) {
             if sent >= range.count {
                 sent -= range.count
                 continue
             }
-            connections[member].outbox.appendData(data.extracting(range), sent: sent)
+            connections[member].outbox.appendData(
+                data.extracting(range), sent: sent, in: dataBlock, at: range.lowerBound, &held.blocks)
             sent = 0
         }
         account(member)
         if connections[member].outbox.isTooLong(configuration.backlogBytesMax) {
-            doom(member, .slow)
+            condemn(member, .slow)
         } else if !connections[member].outbox.isBlocked {
             touch(member)
         }
+    }
+}
+
+/// A member that can't take all of a batch now.
+struct Waiter {
+    var member: UInt32
+    /// Bytes of each lane that others said.
+    var voice: Int
+    var data: Int
+    /// How many of them have left, voice first.
+    var sent = 0
+
+    var voiceLeft: Int { max(0, voice - sent) }
+    var dataLeft: Int { data - max(0, sent - voice) }
+
+    func without(first sent: Int) -> Waiter {
+        Waiter(member: member, voice: voice, data: data, sent: sent)
+    }
+}
+
+extension Lane {
+    /// Whether members who wait need more of the lane than there is, and its ranges are long enough to be named one by one.
+    fileprivate func isWorthSharing(needed: Int) -> Bool {
+        needed > bytes.count && bytes.count / max(1, runs.count) >= Limits.sharedRangeBytesMin
     }
 }

@@ -6,8 +6,11 @@ import Shared
 
 extension Worker {
     /// Opens a room. Its place in the relay's quota is already taken.
-    mutating func openRoom(_ id: [UInt8], hostKey: [UInt8]) -> UInt32 {
-        let slot = rooms.insert(Room(id: id, hostKey: hostKey, now: second)).slot
+    ///
+    /// - Parameter source: whose memory it takes (Address.memoryKey).
+    mutating func openRoom(_ id: [UInt8], hostKey: [UInt8], source: UInt64) -> UInt32 {
+        let share = held.shares.openRoom(source: source)
+        let slot = rooms.insert(Room(id: id, hostKey: hostKey, share: share, source: source, now: second)).slot
         roomsByID[RoomID(bytes: id)] = slot
         roomTimers.set(slot, in: &rooms, due: second + UInt32(configuration.roomIdleSeconds))
         let isKnown = survivingKeys.removeValue(forKey: RoomID(bytes: id)) != nil
@@ -24,6 +27,8 @@ extension Worker {
         flushRoom(room)
         connections[slot].room = room
         connections[slot].place = rooms[room].add(slot)
+        held.shares.retain(rooms[room].share)
+        enterShare(slot, rooms[room].share)
         rooms[room].activeAt = second
         page[.clients] += 1
     }
@@ -58,6 +63,7 @@ extension Worker {
         flushRoom(slot)
         roomTimers.clear(slot, in: &rooms)
         let room = rooms.remove(slot)
+        held.shares.release(room.share)
         if room.isFrozen { arrivingRooms -= 1 }
         roomsByID[RoomID(bytes: room.id)] = nil
         // In this order: a worker that dies in between leaves the quota one room short, not one over.

@@ -7,6 +7,9 @@ import Shared
 struct Room: ~Copyable, Timed {
     let id: [UInt8]
     let hostKey: [UInt8]
+    /// The share that the memory of its members is charged to (Connection/MemoryShares), and whose that is.
+    let share: UInt32
+    let source: UInt64
     /// Slots of the connections in it, in no order.
     private(set) var members: [UInt32] = []
     /// What has been said and not been sent yet.
@@ -21,9 +24,11 @@ struct Room: ~Copyable, Timed {
 
     static let none = UInt32.max
 
-    init(id: [UInt8], hostKey: [UInt8], now: UInt32) {
+    init(id: [UInt8], hostKey: [UInt8], share: UInt32, source: UInt64, now: UInt32) {
         self.id = id
         self.hostKey = hostKey
+        self.share = share
+        self.source = source
         activeAt = now
     }
 

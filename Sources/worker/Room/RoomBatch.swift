@@ -79,11 +79,24 @@ struct Lane: ~Copyable {
         return size
     }
 
+    /// Memory of the lane.
+    var capacity: Int { bytes.capacity + runs.capacity * MemoryLayout<Run>.stride }
+
+    /// Takes the bytes out: from here on the lane knows only whose they were.
+    mutating func takeBytes() -> ByteQueue {
+        var taken = ByteQueue()
+        swap(&taken, &bytes)
+        return taken
+    }
+
     /// Empties the lane; memory above `max` bytes is given back.
     mutating func removeAll(keeping max: Int) {
         bytes.removeAll()
         bytes.releaseIfIdle(above: max)
-        if !runs.isEmpty { runs.removeAll(keepingCapacity: true) }
+        if runs.capacity > 0 {
+            let isKept = runs.capacity * MemoryLayout<Run>.stride <= max
+            runs.removeAll(keepingCapacity: isKept)
+        }
         (frames, longestFrame) = (0, 0)
     }
 }
@@ -99,7 +112,25 @@ struct RoomBatch: ~Copyable {
     /// Whether it has been held back to gather more.
     var isHeld = false
 
+    /// Memory that its room's share is charged with; what a batch keeps between turns is nobody's.
+    var chargedBytes = 0
+    /// Memory that it keeps between turns.
+    var keptBytes = 0
+
     init() {}
+
+    var capacity: Int { voice.capacity + data.capacity }
+
+    /// Gives back all memory of a batch that is spare.
+    ///
+    /// - Returns: how much it was.
+    mutating func release() -> Int {
+        let before = keptBytes
+        voice.removeAll(keeping: 0)
+        data.removeAll(keeping: 0)
+        keptBytes = capacity
+        return before - keptBytes
+    }
 
     var byteCount: Int { voice.bytes.count + data.bytes.count }
 }

@@ -94,6 +94,7 @@ extension Worker {
                 answerPlainHTTP(slot)
                 return
             }
+            guard reserve(Limits.tlsHandshakeHeldBytes, for: slot) else { return }
             guard let begun = beginHandshake(slot) else { return }
             handshake = begun
         }
@@ -106,6 +107,7 @@ extension Worker {
             endHandshake(slot)
             connections[slot].session = sessions.insert(session).slot
             connections[slot].phase = .request
+            account(slot)
             touch(slot)
             // Most clients send their request with the end of the handshake: it is here, and raises no event.
             takeRecords(slot, received: 0)
@@ -135,6 +137,7 @@ extension Worker {
         do throws(TLSSetupError) {
             let handshake = try TLSHandshake(tlsContext)
             handshakes[slot] = handshake
+            account(slot)
             return handshake
         } catch {
             page.count(.tlsHandshakeFailure(.internalError))

@@ -33,15 +33,18 @@ extension Worker {
         let count = received > 0 ? received : unsafe sessions[session].restore(into: receiveBuffer.whole)
         let buffer = unsafe UnsafeMutableRawBufferPointer(rebasing: receiveBuffer.whole[..<count])
         var offset = 0
+        var hasEnded = false
         records: while true {
             switch unsafe sessions[session].next(buffer, &offset, ciphers) {
             case .needMore:
                 break records
             case .data(let range):
+                hasEnded = true
                 let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer[range])
                 if connections[slot].phase == .request {
                     // Requests are answered when all records are taken: one that leads to another worker takes the
                     // rest along, and there must be no rest that is in neither place.
+                    guard reserve(connections[slot].input.growth(for: bytes.count), for: slot) else { return }
                     unsafe connections[slot].input.append(bytes)
                 } else {
                     take(slot, unsafe bytes.bytes)
@@ -65,6 +68,10 @@ extension Worker {
             // What follows the end is of no use to anybody.
             guard connections[slot].phase == .open || connections[slot].phase == .request else { return }
         }
+        accountRecords(slot)
+        connections[slot].begunInput.updateRecord(
+            isHalf: !sessions[session].partial.isEmpty, hasEnded: hasEnded, at: second)
+        if connections[slot].phase == .open { watchBegunInput(slot) }
         // A KeyUpdate may ask for an answer.
         if sessions[session].hasPending { touch(slot) }
         answerBegun(slot)
@@ -80,7 +87,7 @@ extension Worker {
         guard connections[slot].isServed else { return }
         leave(slot)
         count(reason)
-        page.count(.drop(.voice), UInt64(connections[slot].outbox.dropAll()))
+        page.count(.drop(.voice), UInt64(connections[slot].outbox.dropAll(&held.blocks)))
         finish(slot)
     }
 }

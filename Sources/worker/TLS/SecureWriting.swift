@@ -67,15 +67,20 @@ extension Worker {
         switch unsafe GatherList.send(sealBuffer.address, count, to: connections[slot].socket.number) {
         case .bytes(let sent):
             tally.bytesSent += UInt64(sent)
-            unsafe connections[slot].sealed.append(
-                UnsafeRawBufferPointer(start: sealBuffer.address + sent, count: count - sent))
-            return nil
+            return keepSealed(slot, sent..<count)
         case .wouldBlock:
-            unsafe connections[slot].sealed.append(UnsafeRawBufferPointer(start: sealBuffer.address, count: count))
-            return nil
+            return keepSealed(slot, 0..<count)
         case .failed(let code):
             return .failed(code)
         }
+    }
+
+    /// Keeps a part of the seal buffer. Nil if all is well: if memory is short the connection may have given way.
+    private mutating func keepSealed(_ slot: UInt32, _ range: Range<Int>) -> GatherList.Sent? {
+        guard !range.isEmpty else { return nil }
+        guard reserve(connections[slot].sealed.growth(for: range.count), for: slot) else { return .failed(ENOMEM) }
+        unsafe connections[slot].sealed.append(UnsafeRawBufferPointer(rebasing: sealBuffer.whole[range]))
+        return nil
     }
 
     /// Sends ciphertext that waits. False if some still does or the socket is broken.
@@ -109,12 +114,12 @@ extension Worker {
         guard session != Connection.noSession else { return }
         if !connections[slot].outbox.isEmpty {
             gather.removeAll()
-            connections[slot].outbox.gather(into: &gather)
+            connections[slot].outbox.gather(into: &gather, held.blocks)
             guard case .bytes(let taken) = sealAndSend(slot) else {
                 doom(slot, .socketError)
                 return
             }
-            connections[slot].outbox.consume(taken)
+            connections[slot].outbox.consume(taken, &held.blocks)
             connections[slot].outbox.giveBack(to: &spareQueues)
             account(slot)
         }

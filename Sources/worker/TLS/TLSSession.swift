@@ -37,6 +37,8 @@ struct TLSSession: ~Copyable {
     var readState = ReadState.open
     /// Records that can't be decrypted yet: ciphertext, not secret.
     private(set) var partial = ByteQueue()
+    /// Whether `partial` has taken more memory, or given some back, since the owner of the sums last took note of it.
+    var hasGrown = false
     /// Bytes of a KeyUpdate message that began in an earlier record: 0 to 4, and always the same ones.
     var fragmentBytes: UInt8 = 0
     /// Records without data since the last with some.
@@ -86,22 +88,38 @@ struct TLSSession: ~Copyable {
     mutating func keep(_ bytes: UnsafeRawBufferPointer) {
         guard readState == .open else { return }
         precondition(partial.count + bytes.count <= Limits.tlsInputBytesMax, "no more is kept than was read")
+        let before = partial.capacity
         unsafe partial.append(bytes)
+        if partial.capacity != before { hasGrown = true }
     }
 
     // MARK: - Memory
+
+    /// Memory of the session.
+    var heldBytes: Int { Limits.tlsSessionHeldBytes + partial.capacity }
+
+    /// Forgets the records kept: for a connection that is not read any more.
+    mutating func forgetInput() {
+        partial.release()
+    }
 
     /// Called now and then, with each ping: gives back what has been of little use since the last call.
     mutating func trim() {
         reading.trim()
         writing.trim()
-        partial.releaseIfIdle(above: 0)
+        releaseIdleInput()
     }
 
     /// Down to the smallest form at once.
     mutating func dropContexts() {
         reading.dropContext()
         writing.dropContext()
-        partial.releaseIfIdle(above: 0)
+        releaseIdleInput()
+    }
+
+    private mutating func releaseIdleInput() {
+        guard partial.isEmpty, partial.capacity > 0 else { return }
+        partial.release()
+        hasGrown = true
     }
 }

@@ -21,6 +21,7 @@ enum CloseCode: UInt16 {
     case goingAway = 1001
     case protocolError = 1002
     case invalidText = 1007
+    case policyViolation = 1008
     case messageTooBig = 1009
     case internalError = 1011
     case serviceRestart = 1012

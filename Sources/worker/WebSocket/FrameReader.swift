@@ -41,6 +41,8 @@ struct FrameReader {
     private var messageOpcode: Opcode?
     /// Payload bytes of the open message, those announced by the current frame included.
     private var messageBytes = 0
+    /// Counts messages, and control frames outside one, that have ended; it wraps.
+    private(set) var messagesEnded: UInt32 = 0
 
     init() {}
 
@@ -70,6 +72,7 @@ struct FrameReader {
                 let shift = UInt32(taken % 4) * 8
                 if shift > 0 { key = key >> shift | key << (32 - shift) }
             }
+            if isLast && isFinal && !(opcode.isControl && messageOpcode != nil) { messagesEnded &+= 1 }
             if opcode.isControl { return .control(opcode, payload, isLast: isLast) }
             let isText = messageOpcode == .text
             let isWhole = isLast && isFinal && !wasSplit && opcode != .continuation

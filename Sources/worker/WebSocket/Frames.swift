@@ -22,15 +22,20 @@ extension Worker {
         while connections[slot].phase == .open {
             switch connections[slot].frames.next(bytes, &offset, messageBytesMax: messageLimits.messageBytesMax) {
             case .needMore:
+                connections[slot].begunInput.updateMessage(connections[slot].frames, at: second)
+                watchBegunInput(slot)
                 return
             case .message(let payload, let isText):
                 guard say(slot, bytes.extracting(payload.range), key: payload.key, isText: isText) else { return }
             case .piece(let payload, let isText, let isLast):
                 spareQueues.lend(to: &connections[slot].message)
+                guard reserve(connections[slot].message.growth(for: payload.range.count), for: slot) else { return }
                 connections[slot].message.append(unmasking: bytes.extracting(payload.range), key: payload.key)
-                let hasRoom = isLast ? completeMessage(slot, isText: isText) : true
-                account(slot)
-                guard hasRoom else { return }
+                guard isLast else {
+                    account(slot)
+                    continue
+                }
+                guard completeMessage(slot, isText: isText) else { return }
             case .control(let opcode, let payload, let isLast):
                 connections[slot].input.append(unmasking: bytes.extracting(payload.range), key: payload.key)
                 if isLast { receiveControlFrame(slot, opcode) }
@@ -46,11 +51,13 @@ extension Worker {
     ///
     /// - Returns: whether the room's batch has room for more.
     private mutating func completeMessage(_ slot: UInt32, isText: Bool) -> Bool {
-        // The bytes are read in place: saying them touches the room's batch, not this queue.
-        let payload = unsafe connections[slot].message.unsafeBytes
-        let hasRoom = say(slot, unsafe payload.bytes, key: 0, isText: isText)
-        connections[slot].message.removeAll()
-        spareQueues.takeBack(&connections[slot].message)
+        // Taken out first: the connection may give way while it is said, and with it all that it holds.
+        var message = ByteQueue()
+        swap(&message, &connections[slot].message)
+        let hasRoom = say(slot, unsafe message.unsafeBytes.bytes, key: 0, isText: isText)
+        message.removeAll()
+        spareQueues.takeBack(&message)
+        account(slot)
         return hasRoom
     }
 

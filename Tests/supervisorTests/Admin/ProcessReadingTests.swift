@@ -34,4 +34,12 @@ import Testing
         #expect(try #require(own.cpuSeconds) >= 0)
         #expect(ProcessReading(pid: 0x7FFF_FFFF) == ProcessReading())
     }
+
+    @Test func `tells what the kernel holds for TCP, if it says`() {
+        let text = "sockets: used 290\nTCP: inuse 5 orphan 0 tw 0 alloc 8 mem 21\nUDP: inuse 0 mem 7\n"
+        #expect(ProcessReading.kernelTCPBytes(sockstat: text, pageBytes: 4096) == 21 * 4096)
+        for text in [nil, "", "UDP: inuse 0 mem 7\n", "TCP: inuse 5\n", "TCP: mem\n", "TCP: mem x\n"] {
+            #expect(ProcessReading.kernelTCPBytes(sockstat: text, pageBytes: 4096) == nil)
+        }
+    }
 }

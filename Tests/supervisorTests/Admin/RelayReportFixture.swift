@@ -39,6 +39,7 @@ extension RelayReport {
         report.histograms[Histogram.handoffDuration.rawValue].buckets[18] = 1
         report.histograms[Histogram.handoffDuration.rawValue].sum = 7_000_000_000
         report.heldBytes = 99
+        (report.memoryGranted, report.memoryBytesMax, report.kernelTCPBytes) = (1 << 20, 512 << 20, 8192)
         return report
     }
 }

@@ -11,6 +11,7 @@ private func concatenated(_ frames: [[UInt8]]) -> [UInt8] {
 /// An outbox, and beside it a list of whole frames that says what must leave it.
 private struct Fixture: ~Copyable {
     var outbox = Outbox()
+    var blocks = SharedBlocks()
     private var gather = GatherList()
     private let pair: StreamPair
 
@@ -44,14 +45,30 @@ private struct Fixture: ~Copyable {
         return frames
     }
 
-    mutating func appendVoice(_ frames: [[UInt8]], sent: Int = 0) {
-        outbox.appendVoice(concatenated(frames).span.bytes, sent: sent)
+    /// - Parameter isShared: whether the frames lie in a block, between others, that nobody else has.
+    mutating func appendVoice(_ frames: [[UInt8]], sent: Int = 0, isShared: Bool = false) {
+        let block = isShared ? addBlock(frames) : nil
+        outbox.appendVoice(concatenated(frames).span.bytes, sent: sent, in: block, at: Self.offset, &blocks)
+        if let block { blocks.release(block) }
         voice += skip(frames, sent: sent)
     }
 
-    mutating func appendData(_ frames: [[UInt8]], sent: Int = 0) {
-        outbox.appendData(concatenated(frames).span.bytes, sent: sent)
+    mutating func appendData(_ frames: [[UInt8]], sent: Int = 0, isShared: Bool = false) {
+        let block = isShared ? addBlock(frames) : nil
+        outbox.appendData(concatenated(frames).span.bytes, sent: sent, in: block, at: Self.offset, &blocks)
+        if let block { blocks.release(block) }
         data += skip(frames, sent: sent)
+    }
+
+    /// Where in their block frames lie.
+    private static let offset = 7
+
+    private mutating func addBlock(_ frames: [[UInt8]]) -> UInt32 {
+        var bytes = ByteQueue()
+        bytes.append([UInt8](repeating: 0xFF, count: Self.offset))
+        bytes.append(concatenated(frames))
+        bytes.append([UInt8](repeating: 0xFF, count: 5))
+        return blocks.add(bytes, share: 0)
     }
 
     mutating func appendControlFrame(_ opcode: Opcode, _ payload: [UInt8]) {
@@ -72,14 +89,14 @@ private struct Fixture: ~Copyable {
             voice.removeFirst()
             expected += 1
         }
-        return (outbox.dropOldVoice(bytesMax: bytesMax), expected)
+        return (outbox.dropOldVoice(bytesMax: bytesMax, &blocks), expected)
     }
 
     mutating func dropBacklog() -> (Int, Int) {
         let expected = voice.count
         voice = []
         data = []
-        return (outbox.dropBacklog(), expected)
+        return (outbox.dropBacklog(&blocks), expected)
     }
 
     /// Sends what waits as the relay does, and has the kernel take all but the last bytes of it.
@@ -89,13 +106,13 @@ private struct Fixture: ~Copyable {
         let expected = waiting
         guard !expected.isEmpty else { return outbox.isEmpty }
         gather.removeAll()
-        outbox.gather(into: &gather)
-        guard gather.bytes == expected.count, case .bytes(let sent) = gather.send(to: pair.near.number) else {
-            return false
-        }
+        outbox.gather(into: &gather, blocks)
+        guard gather.bytes == expected.count || gather.isFull,
+            case .bytes(let sent) = gather.send(to: pair.near.number)
+        else { return false }
         let received = pair.receive()
         let taken = take(sent)
-        outbox.consume(taken)
+        outbox.consume(taken, &blocks)
         consume(taken)
         return received == Array(expected.prefix(sent))
     }
@@ -118,14 +135,16 @@ private struct Fixture: ~Copyable {
 
     /// Leaves and comes again, as between processes. False if that is refused.
     mutating func move() -> Bool {
-        func copy(_ queue: borrowing ByteQueue) -> ByteQueue {
+        func copy(_ bytes: [UInt8]) -> ByteQueue {
             var copy = ByteQueue()
-            copy.append(queue.array)
+            copy.append(bytes)
             return copy
         }
         let moved = Outbox(
-            control: copy(outbox.control), voice: copy(outbox.voice), data: copy(outbox.data), cut: outbox.cut)
+            control: copy(outbox.control.array), voice: copy(outbox.voice.array(blocks)),
+            data: copy(outbox.data.array(blocks)), cut: outbox.cut)
         guard let moved else { return false }
+        _ = outbox.dropAll(&blocks)
         outbox = moved
         return true
     }
@@ -288,10 +307,11 @@ private struct Source {
     }
 
     @Test func `forgets its backlog for a close, but finishes what has begun and what is no room's`() throws {
-        for taken in 0...(voice[0].count + data[0].count) {
+        for taken in 0...(2 * (voice[0].count + data[0].count)) {
+            let (taken, isShared) = (taken / 2, taken.isMultiple(of: 2))
             var fixture = try Fixture()
-            fixture.appendVoice([voice[0]])
-            fixture.appendData([data[0], data[1]])
+            fixture.appendVoice([voice[0]], isShared: isShared)
+            fixture.appendData([data[0], data[1]], isShared: isShared)
             _ = fixture.send { _ in taken }
             fixture.appendVoice([voice[1], voice[2]])
             fixture.appendControlFrame(.pong, [7])
@@ -314,7 +334,12 @@ private struct Source {
         for sent in 0...(2 * voice[0].count) {
             for isVoice in [true, false] {
                 var fixture = try Fixture()
-                if isVoice { fixture.appendVoice(frames, sent: sent) } else { fixture.appendData(frames, sent: sent) }
+                let isShared = sent.isMultiple(of: 2)
+                if isVoice {
+                    fixture.appendVoice(frames, sent: sent, isShared: isShared)
+                } else {
+                    fixture.appendData(frames, sent: sent, isShared: isShared)
+                }
                 let hasMoved = fixture.move()
                 #expect(hasMoved)
                 let isInStep = fixture.isInStep
@@ -335,8 +360,56 @@ private struct Source {
         _ = fixture.send { $0 }
         var pool = QueuePool()
         fixture.outbox.giveBack(to: &pool)
-        let outbox = (fixture.outbox.control.capacity, fixture.outbox.voice.capacity, fixture.outbox.data.capacity)
-        #expect(outbox == (0, 0, 0))
+        let capacity = fixture.outbox.capacity
+        #expect(capacity == 0)
+    }
+
+    @Test func `holds a block for as long as a range of it waits`() throws {
+        var fixture = try Fixture()
+        fixture.appendData([data[0], data[1]], isShared: true)
+        fixture.appendVoice([voice[0]], isShared: true)
+        fixture.appendData([data[2]])
+        var counts = [fixture.blocks.count]
+        for taken in [voice[0].count, data[0].count, data[1].count, data[2].count] {
+            _ = fixture.send { _ in taken }
+            counts.append(fixture.blocks.count)
+        }
+        #expect(counts == [2, 1, 1, 0, 0])
+        fixture.appendData([data[0]], isShared: true)
+        let dropped = fixture.outbox.dropAll(&fixture.blocks)
+        let left = fixture.blocks.count
+        #expect((dropped, left) == (0, 0))
+    }
+
+    @Test func `copies what is little of a large block, and lets the block go`() throws {
+        for size in [Limits.remainderCopiedBytesMax, Limits.remainderCopiedBytesMax + 1] {
+            let frame = Frame(opcode: Frame.binary, payload: [UInt8](repeating: 7, count: 60_000)).unmasked
+            var fixture = try Fixture()
+            fixture.appendData([frame], isShared: true)
+            _ = fixture.send { _ in frame.count - size }
+            let blocks = fixture.blocks.count
+            #expect(blocks == (size <= Limits.remainderCopiedBytesMax ? 0 : 1))
+            fixture.appendVoice([voice[0]])
+            _ = fixture.send { $0 }
+            let wire = fixture.wire
+            #expect(wire == frame + voice[0])
+        }
+    }
+
+    @Test func `sends as many pieces as a send takes, and goes on with the next`() throws {
+        var fixture = try Fixture()
+        var frames: [UInt8] = []
+        for index in 0..<(3 * GatherList.capacity) {
+            fixture.appendData([data[index % 10]], isShared: true)
+            frames += data[index % 10]
+        }
+        for _ in 0..<3 {
+            let isRight = fixture.send { $0 }
+            #expect(isRight)
+        }
+        let (wire, isEmpty) = (fixture.wire, fixture.outbox.isEmpty)
+        #expect(wire == frames)
+        #expect(isEmpty)
     }
 
     @Test func `puts no frame inside a frame and keeps each class in order, whatever happens`() throws {
@@ -354,7 +427,7 @@ private struct Source {
                 case 0...2:
                     let frames = (0..<count).map { _ in source.voice() }
                     let sent = isFree ? Int.random(in: 0...concatenated(frames).count, using: &source.random) : 0
-                    fixture.appendVoice(frames, sent: sent)
+                    fixture.appendVoice(frames, sent: sent, isShared: Bool.random(using: &source.random))
                     let bytesMax = Bool.random(using: &source.random) ? 2000 : 1 << 20
                     let (dropped, expected) = fixture.dropOldVoice(bytesMax: bytesMax)
                     #expect(dropped == expected, "\(context)")
@@ -362,7 +435,7 @@ private struct Source {
                 case 3...4:
                     let frames = (0..<count).map { _ in source.data() }
                     let sent = isFree ? Int.random(in: 0...concatenated(frames).count, using: &source.random) : 0
-                    fixture.appendData(frames, sent: sent)
+                    fixture.appendData(frames, sent: sent, isShared: Bool.random(using: &source.random))
                 case 5:
                     let opcode: Opcode = Bool.random(using: &source.random) ? .ping : .pong
                     fixture.appendControlFrame(opcode, [UInt8](repeating: 9, count: 6 * count))
@@ -391,6 +464,8 @@ private struct Source {
                     return
                 }
             }
+            let blocks = fixture.blocks.count
+            #expect(blocks == 0, "seed \(seed), connection \(connection): a block outlives its readers")
             try check(fixture.wire, source, voiceDropped: voiceDropped, isWhole: !drops, "seed \(seed), \(connection)")
         }
     }
@@ -410,5 +485,17 @@ private struct Source {
         let data = said.filter { $0[0] == 0x7B }.map(Source.number)
         #expect(data == data.indices.map { UInt32($0 + 1) }, "\(context)")
         if isWhole { #expect(data.count == Int(source.dataMade), "\(context): no data is lost") }
+    }
+}
+
+extension LaneQueue {
+    /// A copy of what waits.
+    func array(_ blocks: borrowing SharedBlocks) -> [UInt8] {
+        var bytes: [UInt8] = []
+        eachPiece(blocks) {
+            bytes += $0
+            return true
+        }
+        return bytes
     }
 }

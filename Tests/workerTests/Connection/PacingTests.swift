@@ -37,7 +37,7 @@ private let second: UInt64 = 1_000_000_000
         var fixture = try WorkerFixture(options, try SharedMemory.create(in: try SharedMemory.makeFile()))
         _ = fixture.worker.memory.rooms.take(max: .max)
         let room = fixture.worker.openRoom(
-            Array("room".utf8), hostKey: [UInt8](repeating: 1, count: Limits.publicKeyBytes))
+            Array("room".utf8), hostKey: [UInt8](repeating: 1, count: Limits.publicKeyBytes), source: 1)
         let (speaker, client) = try fixture.open()
         let (listener, ear) = try fixture.open()
         for slot in [speaker, listener] {

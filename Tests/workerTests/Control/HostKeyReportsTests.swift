@@ -24,7 +24,7 @@ private struct Fixture: ~Copyable {
 
     mutating func open(_ room: [UInt8], key: UInt8 = 1) {
         #expect(worker.memory.rooms.take(max: .max))
-        _ = worker.openRoom(room, hostKey: Self.key(key))
+        _ = worker.openRoom(room, hostKey: Self.key(key), source: 0)
     }
 
     mutating func close(_ room: [UInt8]) throws {

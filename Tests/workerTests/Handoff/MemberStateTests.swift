@@ -49,6 +49,7 @@ private struct Decoded: Equatable {
     var hasSaidData = false
     var pingDue: UInt32 = 20
     var heardAt: UInt32 = 0
+    var roomSource: UInt64 = 0x0807_0605_0403_0201
     var room: [UInt8] = [1]
     var hostKey = [UInt8](repeating: 2, count: 32)
     var peerID: [UInt8] = [3]
@@ -80,11 +81,14 @@ private struct Decoded: Equatable {
 
     /// - Returns: the message, and the file beside it, which the caller closes.
     private func encode(
-        _ connection: borrowing Connection, room: [UInt8] = [1], session: [UInt8] = []
+        _ connection: borrowing Connection, _ blocks: borrowing SharedBlocks = SharedBlocks(), room: [UInt8] = [1],
+        session: [UInt8] = []
     ) throws -> (bytes: [UInt8], file: Int32?) {
-        let room = Room(id: room, hostKey: [UInt8](repeating: 2, count: 32), now: 0)
+        let room = Room(
+            id: room, hostKey: [UInt8](repeating: 2, count: 32), share: 0, source: 0x0807_0605_0403_0201, now: 0)
         var message = ByteQueue()
-        let file = try MemberState.encode(connection, room: room, sessionBytes: session.count, into: &message)
+        let file = try MemberState.encode(
+            connection, blocks, room: room, sessionBytes: session.count, into: &message)
         let before = message.capacity
         message.append(session)
         #expect(message.capacity == before, "a session has had room from the start: growing would leave a copy of it")
@@ -109,11 +113,13 @@ private struct Decoded: Equatable {
             client: member.connection.client == member.connection.peer ? nil : member.connection.client,
             isAnnounced: member.connection.isAnnounced, acceptedAt: member.connection.acceptedAt,
             hasSaidData: member.connection.hasSaidData, pingDue: member.connection.pingDue,
-            heardAt: member.connection.heardAt, room: member.room, hostKey: member.hostKey,
+            heardAt: member.connection.heardAt, roomSource: member.roomSource, room: member.room,
+            hostKey: member.hostKey,
             peerID: member.connection.peerID, input: member.connection.input.array,
             sealed: member.connection.sealed.array, message: member.connection.message.array,
-            control: member.connection.outbox.control.array, voice: member.connection.outbox.voice.array,
-            data: member.connection.outbox.data.array, cut: member.connection.outbox.cut,
+            control: member.connection.outbox.control.array,
+            voice: member.connection.outbox.voice.array(SharedBlocks()),
+            data: member.connection.outbox.data.array(SharedBlocks()), cut: member.connection.outbox.cut,
             voiceFrames: member.connection.outbox.voiceFrames, session: Array(bytes[member.session]))
     }
 
@@ -131,7 +137,7 @@ private struct Decoded: Equatable {
     /// A message by its byte map.
     private struct Parts {
         var magic = "RLYM"
-        var version: UInt16 = 3
+        var version: UInt16 = 4
         var padding = 0
         var token = [UInt8](repeating: 0, count: 8)
         /// Nil where it is the peer.
@@ -161,6 +167,7 @@ private struct Decoded: Equatable {
             let peer: [UInt8] = [0, 0, 0, 0, 0xB8, 0x0D, 0x01, 0x20, 0x42, 0, 0, 0, 0, 0, 0, 0]
             bytes += peer + (client ?? peer)
             bytes += Self.word(Int(accepted)) + [flags] + Self.word(Int(pingDue)) + Self.word(Int(unanswered))
+            bytes += [1, 2, 3, 4, 5, 6, 7, 8]
             for part in [room, hostKey, peerID] { bytes += Self.word(part.count) + part }
             bytes += frames + [lane] + Self.word(cut)
             for index in 0..<6 { bytes += Self.word(counts[index] ?? queues[index].count) }
@@ -205,9 +212,10 @@ private struct Decoded: Equatable {
         let fragment = Frame(isFinal: false, opcode: Frame.binary, payload: [7, 8, 9]).masked(key)
         feed(fragment.dropLast(), &full, &events)
         full.sealed.append([23, 3, 3])
+        var blocks = SharedBlocks()
         full.outbox.appendControl([0x89, 0])
-        full.outbox.appendVoice(([0x82, 2, 0x4B, 0x56] as [UInt8]).span.bytes, sent: 0)
-        full.outbox.appendData(([0x82, 2, 5, 6] as [UInt8]).span.bytes, sent: 3)
+        full.outbox.appendVoice(([0x82, 2, 0x4B, 0x56] as [UInt8]).span.bytes, sent: 0, &blocks)
+        full.outbox.appendData(([0x82, 2, 5, 6] as [UInt8]).span.bytes, sent: 3, &blocks)
         let encoded = try encode(full, room: Array("room".utf8), session: [1, 2, 3])
         var parts = Parts()
         parts.client = [0, 0, 0, 0, 0, 0, 0, 0, 7, 2, 0, 192, 0xFF, 0xFF, 0, 0]
@@ -292,9 +300,10 @@ private struct Decoded: Equatable {
         let control = Frame(opcode: Frame.ping, payload: []).unmasked
         for (voiceSent, dataSent) in (0...5).map({ ($0, 0) }) + (0...6).map({ (0, $0) }) {
             for controlSent in 0...2 {
+                var blocks = SharedBlocks()
                 var connection = try connection()
-                connection.outbox.appendVoice(voice.span.bytes, sent: voiceSent)
-                connection.outbox.appendData(data.span.bytes, sent: dataSent)
+                connection.outbox.appendVoice(voice.span.bytes, sent: voiceSent, &blocks)
+                connection.outbox.appendData(data.span.bytes, sent: dataSent, &blocks)
                 let cut = connection.outbox.cut
                 if cut == nil { connection.outbox.appendControl(Array(control.dropFirst(controlSent))) }
                 let frames = connection.outbox.voiceFrames
@@ -309,8 +318,9 @@ private struct Decoded: Equatable {
 
     @Test func `bring sealed bytes and a session`() throws {
         var connection = try connection(isSecure: true)
+        var blocks = SharedBlocks()
         connection.sealed.append([UInt8](repeating: 4, count: 5000))
-        connection.outbox.appendData(([0x82, 1, 1] as [UInt8]).span.bytes, sent: 0)
+        connection.outbox.appendData(([0x82, 1, 1] as [UInt8]).span.bytes, sent: 0, &blocks)
         let session = [UInt8](repeating: 6, count: 92)
         let decoded = try decode(try encode(connection, session: session).bytes)
         #expect(
@@ -324,14 +334,15 @@ private struct Decoded: Equatable {
         #expect(Limits.moveInlineBytesMax == 65_536)
         var connection = try connection(isSecure: true)
         let voice = Frame(opcode: Frame.binary, payload: [0x4B, 0x56, 1]).unmasked
+        var blocks = SharedBlocks()
         connection.sealed.append([7, 8])
-        connection.outbox.appendVoice(voice.span.bytes, sent: 0)
+        connection.outbox.appendVoice(voice.span.bytes, sent: 0, &blocks)
         let length = queued - 2 - voice.count - 4
         let data = Frame(
             opcode: Frame.binary, payload: [UInt8](repeating: 5, count: length - (length > 65_535 ? 6 : 0))
         )
         .unmasked
-        connection.outbox.appendData(data.span.bytes, sent: 0)
+        connection.outbox.appendData(data.span.bytes, sent: 0, &blocks)
         #expect(MemberState.queuedBytes(connection) == queued)
         let (bytes, file) = try encode(connection, session: [1, 2])
         defer { if let file { _ = close(file) } }
@@ -375,7 +386,7 @@ private struct Decoded: Equatable {
 
     @Test func `are refused in any other form`() {
         for magic in ["RLYC", "RLYR", "MYLR"] { #expect(error { $0.magic = magic } == field("format")) }
-        for version in [0, 1, 2, 4, 0x0100] as [UInt16] { #expect(error { $0.version = version } == field("version")) }
+        for version in [0, 2, 3, 5, 0x0100] as [UInt16] { #expect(error { $0.version = version } == field("version")) }
         #expect(error { $0.padding = 1 } == field("format"))
         #expect(error { $0.token = [1, 2, 3, 4, 5, 6, 7, 8] } == nil)
         for flags in [16, 32, 128, 255] as [UInt8] { #expect(error { $0.flags = flags } == field("flags")) }

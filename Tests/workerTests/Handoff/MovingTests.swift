@@ -398,14 +398,14 @@ private final class Conversation {
         try generations.route()
         generations.turn(3)
         // Another room comes by way of the inbox.
-        let room = Room(id: [9], hostKey: [UInt8](repeating: 1, count: 32), now: 0)
+        let room = Room(id: [9], hostKey: [UInt8](repeating: 1, count: 32), share: 0, source: 0, now: 0)
         let (socket, far) = try StreamPair().split()
         defer { _ = close(far) }
         let peer = try #require(Address("192.0.2.1"))
         var message = ByteQueue()
         var connection = Connection(socket: Descriptor(owning: socket), peer: peer, isSecure: false, now: 0)
         connection.phase = .open
-        _ = try MemberState.encode(connection, room: room, sessionBytes: 0, into: &message)
+        _ = try MemberState.encode(connection, SharedBlocks(), room: room, sessionBytes: 0, into: &message)
         #expect(generations.memory.rooms.take(max: 10) && generations.memory.connections.take(max: 10))
         #expect(sendMessage(generations.old[0].inboxSender, message.array, [socket]))
         #expect(
@@ -476,14 +476,14 @@ private final class Conversation {
     @Test func `take no member with another host key, and hear nothing of it`() throws {
         let generations = try Generations(1)
         let members = try joined(generations, "room")
-        let room = Room(id: Array("room".utf8), hostKey: [UInt8](repeating: 1, count: 32), now: 0)
+        let room = Room(id: Array("room".utf8), hostKey: [UInt8](repeating: 1, count: 32), share: 0, source: 0, now: 0)
         let (socket, far) = try StreamPair().split()
         defer { _ = close(far) }
         let peer = try #require(Address("192.0.2.1"))
         var message = ByteQueue()
         var connection = Connection(socket: Descriptor(owning: socket), peer: peer, isSecure: false, now: 0)
         connection.phase = .open
-        _ = try MemberState.encode(connection, room: room, sessionBytes: 0, into: &message)
+        _ = try MemberState.encode(connection, SharedBlocks(), room: room, sessionBytes: 0, into: &message)
         #expect(generations.memory.connections.take(max: 10))
         #expect(sendMessage(generations.old[0].inboxSender, message.array, [socket]))
         step(generations, members, 3)

@@ -1,3 +1,4 @@
+import Shared
 import Testing
 
 @testable import worker
@@ -148,17 +149,22 @@ import Testing
         }
     }
 
-    @Test func `grow by doubling, so that appending costs the same however much is in`() {
+    @Test func `double while they are small and grow by a quarter when they are large`() {
         var queue = ByteQueue()
-        var capacities: Set<Int> = []
-        for index in 0..<100_000 {
+        var capacities: [Int] = []
+        for index in 0..<200_000 {
+            let (before, growth) = (queue.capacity, queue.growth(for: 1))
             queue.append(UInt8(index & 0xFF))
-            capacities.insert(queue.capacity)
+            let capacity = queue.capacity
+            #expect(capacity == before + growth)
+            if capacity != before { capacities.append(capacity) }
         }
-        let (count, capacity) = (queue.count, queue.capacity)
-        #expect(count == 100_000)
-        #expect(capacity < 200_000)
-        #expect(capacities.count <= 12)
+        let bytes = queue.array
+        #expect(bytes == (0..<200_000).map { UInt8($0 & 0xFF) })
+        #expect(capacities.first == 64)
+        for (before, after) in zip(capacities, capacities.dropFirst()) {
+            #expect(after == (before < Limits.queueDoublesBytesMax ? 2 * before : before + before / 4))
+        }
     }
 
     @Test func `don't grow when as much is taken as is put in`() {

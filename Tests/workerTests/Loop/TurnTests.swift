@@ -43,7 +43,7 @@ private struct Fixture: ~Copyable {
         for number in 0..<count {
             _ = worker.memory.rooms.take(max: .max)
             let room = worker.openRoom(
-                Array("room \(number)".utf8), hostKey: [UInt8](repeating: 1, count: Limits.publicKeyBytes))
+                Array("room \(number)".utf8), hostKey: [UInt8](repeating: 1, count: Limits.publicKeyBytes), source: 1)
             for _ in 0..<2 {
                 let (slot, client) = try inner.open()
                 worker.enter(slot, room)

@@ -19,7 +19,7 @@ private struct Talk: ~Copyable {
     mutating func open(_ room: String) -> UInt32 {
         #expect(fixture.worker.memory.rooms.take(max: .max))
         let slot = fixture.worker.openRoom(
-            Array(room.utf8), hostKey: [UInt8](repeating: 1, count: Limits.publicKeyBytes))
+            Array(room.utf8), hostKey: [UInt8](repeating: 1, count: Limits.publicKeyBytes), source: 0)
         // They would be told in a later turn, and the wait for it be shorter.
         fixture.worker.tellHostKeys()
         return slot

@@ -6,7 +6,7 @@ import Testing
     @Test func `knows its members by the places that it gave them, whoever leaves`() {
         let seed = UInt64.random(in: 0...UInt64.max)
         var random = SplitMix64(seed: seed)
-        var room = Room(id: [1], hostKey: [2], now: 3)
+        var room = Room(id: [1], hostKey: [2], share: 0, source: 0, now: 3)
         // Each connection's own note of its place, as the worker keeps it.
         var places: [UInt32: UInt32] = [:]
         for round in 0..<2000 {
@@ -27,7 +27,7 @@ import Testing
     }
 
     @Test func `moves nobody when the last to come leaves`() {
-        var room = Room(id: [1], hostKey: [2], now: 3)
+        var room = Room(id: [1], hostKey: [2], share: 0, source: 0, now: 3)
         let places = [room.add(7), room.add(8)]
         #expect(places == [0, 1])
         let last = room.remove(at: 1)
