@@ -187,6 +187,8 @@ package enum Limits {
     /// Below this capacity a queue that grows doubles, above it it grows by a quarter: large ones hold what has come, and not twice as
     /// much.
     package static let queueDoublesBytesMax = 65_536
+    /// The same of a message that has not come whole, of which there may be one a connection.
+    package static let messageDoublesBytesMax = 4096
     /// The shortest range of a batch that members who have to wait share (worker/Connection/SharedBlocks): a shorter one is copied for
     /// each. A send takes 64 ranges, so these make 256 KiB, more than a socket takes at once.
     package static let sharedRangeBytesMin = 4096

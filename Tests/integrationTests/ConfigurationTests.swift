@@ -17,7 +17,7 @@ import Testing
         #expect(result.end == .status(0))
         let lines = result.output.split(separator: "\n").map(String.init)
         for line in [
-            "RELAY_ADDR=[::1]:9000", "RELAY_WORKERS=3", "RELAY_MAX_ROOMS=7", "RELAY_MAX_BACKLOG=8388608",
+            "RELAY_ADDR=[::1]:9000", "RELAY_WORKERS=3", "RELAY_MAX_ROOMS=7", "RELAY_MAX_BACKLOG=19923134",
             "RELAY_TRUSTED_PROXIES=", "RELAY_MAX_CLIENTS_PER_ROOM=20", "RELAY_MAX_MESSAGE_SIZE=1048576",
             "RELAY_ROOM_IDLE_TIMEOUT=3600", "RELAY_RATE_LIMIT_PER_IP=100", "RELAY_SHUTDOWN_GRACE=10",
             "RELAY_LOG_LEVEL=info", "RELAY_LOG_FORMAT=text",
@@ -36,7 +36,8 @@ import Testing
             "RELAY_ADDR": "localhost", "RELAY_WORKERS": "0", "RELAY_MAX_ROOMS": "many", "RELAY_MAX_MESSAGE_SIZE": "-1",
             "RELAY_MAX_CLIENTS_PER_ROOM": "1e3", "RELAY_ROOM_IDLE_TIMEOUT": "0", "RELAY_RATE_LIMIT_PER_IP": "1.5",
             "RELAY_MAX_BACKLOG": "x", "RELAY_TRUSTED_PROXIES": "10.0.0.1/8", "RELAY_MAX_CONNECTIONS": "0",
-            "RELAY_SHUTDOWN_GRACE": "ten", "RELAY_LOG_LEVEL": "loud", "RELAY_LOG_FORMAT": "xml",
+            "RELAY_SHUTDOWN_GRACE": "ten", "RELAY_MAX_MEMORY": "7M", "RELAY_LOG_LEVEL": "loud",
+            "RELAY_LOG_FORMAT": "xml",
         ]
         let result = try await run(try program("relay"), arguments, environment: bad)
         #expect(result.end == .status(78))

@@ -167,7 +167,7 @@ import Testing
         try await Programs.run { programs in
             let limit = "\(programs.folder)/limit"
             try programs.setWorker(behind: "if [ -f '\(limit)' ]; then ulimit -v \"$(cat '\(limit)')\"; fi")
-            let variables = ["RELAY_MAX_BACKLOG": "\(1 << 30)"].merging(Self.variables) { $1 }
+            let variables = ["RELAY_MAX_BACKLOG": "\(1 << 30)", "RELAY_MAX_MEMORY": "4G"].merging(Self.variables) { $1 }
             try await Relay.run(workers: 2, variables, losesWorkers: true, program: programs.relay) { relay in
                 // What workers take as it is, and 128 MiB.
                 let sizes = relay.workerPIDs.compactMap { Processes.kibibytes("VmSize", of: $0) }

@@ -74,6 +74,7 @@ extension Worker {
             connections[id.slot].isPaused = false
             // Nothing has come because nothing was read.
             connections[id.slot].heardAt = second
+            connections[id.slot].begunInput.restart(at: second)
             guard connections[id.slot].phase == .open else { continue }
             setInterest(id.slot, connections[id.slot].interest.union(.read))
         }

@@ -153,8 +153,15 @@ extension Worker {
         self.leaving?.nextRoom = room
         let owner = placement.owner(of: rooms[room].id)
         guard clinux_unread_bytes(outboxes[owner]) <= Limits.moveUnreadBytesMax else { return false }
-        // What was said before goes the old way.
-        flushRoom(room)
+        // What was said before goes the old way, and who is about to be closed does not move.
+        while rooms.isOccupied(room) && (rooms[room].batch != nil || !doomed.isEmpty) {
+            flushRoom(room)
+            while !doomed.isEmpty { removeDoomed() }
+        }
+        guard rooms.isOccupied(room) else {
+            self.leaving?.isCutShort = true
+            return false
+        }
         // Out of the room: a slot that one of them leaves may be another's before the last has gone.
         let members = rooms[room].removeAll()
         for member in members {

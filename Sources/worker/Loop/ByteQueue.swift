@@ -51,18 +51,18 @@ struct ByteQueue: ~Copyable {
     @inline(__always)
     private mutating func room(_ extra: Int) -> UnsafeMutableRawPointer {
         if let storage = unsafe storage, capacity - tail >= extra { return unsafe storage + tail }
-        return unsafe makeRoom(extra)
+        return unsafe makeRoom(extra, doublesMax: Limits.queueDoublesBytesMax)
     }
 
     /// Moves the bytes to the front if that is enough, and otherwise into more memory.
-    private mutating func makeRoom(_ extra: Int) -> UnsafeMutableRawPointer {
+    private mutating func makeRoom(_ extra: Int, doublesMax: Int) -> UnsafeMutableRawPointer {
         let count = count
         if let storage = unsafe storage, capacity - count >= extra, head >= capacity / 2 {
             unsafe memmove(storage, storage + head, count)
             (head, tail) = (0, count)
             return unsafe storage + count
         }
-        let larger = Self.grown(capacity, toHold: count + extra)
+        let larger = Self.grown(capacity, toHold: count + extra, doublesMax)
         let fresh: UnsafeMutableRawPointer?
         if head == 0 {
             // Without a copy where there is room behind it.
@@ -82,22 +82,27 @@ struct ByteQueue: ~Copyable {
 
     /// What a queue of `capacity` grows to when `needed` bytes must fit: twice as much while it is small, a quarter more when it is
     /// large, so that memory is not taken for bytes that may never come.
-    private static func grown(_ capacity: Int, toHold needed: Int) -> Int {
-        let step = capacity < Limits.queueDoublesBytesMax ? capacity : capacity / 4
+    private static func grown(_ capacity: Int, toHold needed: Int, _ doublesMax: Int) -> Int {
+        let step = capacity < doublesMax ? capacity : capacity / 4
         return max(needed, capacity + step, 64)
     }
 
     /// By how much the memory grows when `extra` bytes are appended.
-    func growth(for extra: Int) -> Int {
+    ///
+    /// - Parameter doublesMax: the capacity below which it doubles; `reserve` takes the same.
+    func growth(for extra: Int, doublesMax: Int = Limits.queueDoublesBytesMax) -> Int {
         guard capacity - tail < extra else { return 0 }
         if capacity - count >= extra && head >= capacity / 2 { return 0 }
-        return Self.grown(capacity, toHold: count + extra) - capacity
+        return Self.grown(capacity, toHold: count + extra, doublesMax) - capacity
     }
 
     /// Makes sure that `extra` more bytes fit without another allocation.
-    mutating func reserve(_ extra: Int) {
-        _ = unsafe room(extra)
+    mutating func reserve(_ extra: Int, doublesMax: Int = Limits.queueDoublesBytesMax) {
+        guard storageIsShort(of: extra) else { return }
+        _ = unsafe makeRoom(extra, doublesMax: doublesMax)
     }
+
+    private func storageIsShort(of extra: Int) -> Bool { unsafe storage == nil || capacity - tail < extra }
 
     mutating func append(_ bytes: UnsafeRawBufferPointer) {
         guard let source = bytes.baseAddress, bytes.count > 0 else { return }

@@ -29,7 +29,11 @@ extension Worker {
                 guard say(slot, bytes.extracting(payload.range), key: payload.key, isText: isText) else { return }
             case .piece(let payload, let isText, let isLast):
                 spareQueues.lend(to: &connections[slot].message)
-                guard reserve(connections[slot].message.growth(for: payload.range.count), for: slot) else { return }
+                // Half a message holds little more than has come of it.
+                let (count, doublesMax) = (payload.range.count, Limits.messageDoublesBytesMax)
+                let growth = connections[slot].message.growth(for: count, doublesMax: doublesMax)
+                guard reserve(growth, for: slot) else { return }
+                connections[slot].message.reserve(count, doublesMax: doublesMax)
                 connections[slot].message.append(unmasking: bytes.extracting(payload.range), key: payload.key)
                 guard isLast else {
                     account(slot)
