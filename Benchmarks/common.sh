@@ -149,6 +149,7 @@ start_relay() {
     # Root's relay gives its workers another user; they get the key from the supervisor.
     if [[ $tls ]]; then settings=(RELAY_TLS_CERT="$certificate" RELAY_TLS_KEY="$key"); fi
     env RELAY_ADDR="127.0.0.1:$port" RELAY_WORKERS=1 RELAY_RATE_LIMIT_PER_IP=0 RELAY_SHUTDOWN_GRACE=1 \
+        RELAY_MAX_CONNECTIONS_PER_IP=0 RELAY_MAX_ROOMS_PER_IP=0 \
         "${settings[@]}" "$@" "${on_server_cpu[@]}" "$relay" >"$scratch/server.log" 2>&1 &
     server=$!
     started+=("$server")

@@ -9,7 +9,7 @@ import Glibc
 func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CInt {
     func message(phase: UInt8 = 0, input: [UInt8], output: [UInt8] = [], session: [UInt8] = []) -> [UInt8] {
         let head =
-            Array("RLYC".utf8) + integer(ConnectionState.version) + [phase, 1] + [UInt8](repeating: 0, count: 8)
+            Array("RLYC".utf8) + integer(ConnectionState.version) + [phase, 1] + [UInt8](repeating: 0, count: 16)
             + [UInt8](repeating: 1, count: 16)
         let counts = [input, output, session].flatMap { integer(UInt32($0.count)) }
         let client = [UInt8](repeating: 2, count: 16) + [session.isEmpty ? 1 : 2]

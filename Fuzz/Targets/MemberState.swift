@@ -37,7 +37,8 @@ func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CIn
                 $0.message.append([8, 8])
             }
         },
-        MoveMessage.complete(room: [1], activeAt: 2, quietSince: 3).bytes, MoveMessage.done(source: 1).bytes,
+        MoveMessage.complete(room: [1], charge: .none, activeAt: 2, quietSince: 3).bytes,
+        MoveMessage.done(source: 1).bytes,
         MoveMessage.hostKey(room: [1], publicKey: [UInt8](repeating: 2, count: 32), expiry: 3).bytes,
     ])
     return 0

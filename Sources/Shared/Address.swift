@@ -73,21 +73,8 @@ package struct Address: Hashable, Sendable, CustomStringConvertible {
         isIPv4 ? low >> 24 & 0xFF == 127 : high == 0 && low == 1
     }
 
-    /// What the join limiter counts by, never 0: IPv4 addresses one by one, IPv6 by their /64, for that is what one
-    /// customer gets at least.
-    ///
-    /// The two can't meet: an IPv4 key reads as a prefix in ff00::/8, multicast, which is never a source (RFC 4291,
-    /// 2.7). Neither can the key of ::/64, where ::1 lives, which in its own form would be 0.
-    package var limiterKey: UInt64 {
-        if isIPv4 { return 0xFFFF_FFFF_0000_0000 | (low & 0xFFFF_FFFF) }
-        return high == 0 ? 0xFFFF_FFFE_0000_0000 : high
-    }
-
-    /// Whose memory a connection takes: the IPv4 address or the IPv6 /48. Coarser than `limiterKey`, because one customer may have as
-    /// many /64 as a worker has rooms.
-    package var memoryKey: UInt64 {
-        isIPv4 ? limiterKey : high & 0xFFFF_FFFF_FFFF_0000
-    }
+    /// Whose memory a connection takes: the IPv4 address or the IPv6 /48, because one customer may have as many /64 as a worker has rooms.
+    package var memoryKey: UInt64 { keys.party }
 
     /// IPv4 with dots, IPv6 by RFC 5952.
     package var description: String {

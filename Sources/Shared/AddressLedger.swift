@@ -1,17 +1,21 @@
-// Where the connections of one worker are counted in the `AddressTable`: what is given back if it dies. One ledger a page, written
-// by the page's worker alone, and by the supervisor after its death.
+// Where the connections and rooms of one worker are counted in the `AddressTable`: what is given back if it dies. One ledger a page,
+// written by the page's worker alone, and by the supervisor after its death.
 //
-// Byte map (words as in AddressTable.swift):
+// Byte map (words as in AddressTable.swift; a charge is two of them, narrow and wide):
 //
-//     0       token on its way: a connection that is being counted or taken over, and has no slot yet
-//     8       records that have ever been used: the first so many
-//     16 ...  records, a token each, by the connection's slot in its worker
+//     0          charge on its way: a connection that is being counted or taken over, and has no slot yet
+//     16         the same of a room
+//     32         records of connections that have ever been used: the first so many
+//     40         the same of rooms
+//     64 ...     records of connections, a charge each, by the connection's slot in its worker
+//     16 Mi ...  records of rooms
 //
-// Order of the writes: a token is written here before it is counted, and uncounted before it is removed here. So whatever is
+// Order of the writes: a charge is written here before it is counted, and uncounted before it is removed here. So whatever is
 // counted stands here, and a worker that dies between two writes has one too many given back: a count that is one too few
 // until those connections have gone, never one that stays. A connection on its way to another worker is counted, and in no
 // ledger: it lives in the inbox, which outlives both. It leaves the sender's behind the message and is in the receiver's
-// before the message is taken, for the same reason.
+// before the message is taken, for the same reason. A room that moves leaves the sender's behind its last message, which has its
+// charge, and is in the receiver's with its first member: if one dies in between, it is given back twice at the worst.
 
 import Glibc
 import Synchronization
@@ -21,12 +25,14 @@ import Synchronization
 package struct AddressLedger: ~Copyable {
     private let table: AddressTable
     private let words: UnsafeMutablePointer<Atomic<UInt64>>
-    private var used: Int
+    private var used: (connections: Int, rooms: Int)
 
-    /// A slot for each connection that a worker can have, and for those that have left within a turn or wait to.
-    static let recordsMax = byteCount / 8 - headerWords
-    static let byteCount = 8 << 20
-    private static let headerWords = 2
+    /// A slot for each connection or room that a worker can have, and for those that have left within a turn or wait to.
+    static let recordsMax = partBytes / 16 - firstRecord / 2
+    private static let partBytes = 16 << 20
+    static let byteCount = 2 * partBytes
+    /// In words.
+    private static let firstRecord = 8
 
     /// Maps the ledger of a page.
     ///
@@ -38,8 +44,9 @@ package struct AddressLedger: ~Copyable {
         guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else { throw SystemError("mmap") }
         self.table = table
         unsafe words = mapping.bindMemory(to: Atomic<UInt64>.self, capacity: Self.byteCount / 8)
-        used = 0
-        used = min(Int(clamping: load(1)), Self.recordsMax)
+        used = (0, 0)
+        used.connections = min(Int(clamping: load(Self.usedIndex(.connection))), Self.recordsMax)
+        used.rooms = min(Int(clamping: load(Self.usedIndex(.room))), Self.recordsMax)
     }
 
     deinit {
@@ -51,62 +58,85 @@ package struct AddressLedger: ~Copyable {
     /// - Parameter file: the shared memory's.
     package static func reclaim(_ table: AddressTable, page: Int, file: Int32) throws(SystemError) {
         let ledger = try AddressLedger(table, page: page, file: file)
-        for index in 0..<(Self.headerWords + ledger.used) where index != 1 {
-            table.give(AddressToken(bits: ledger.load(index)))
-            ledger.store(index, 0)
+        for kind in AddressKind.allCases {
+            ledger.reclaim(at: wayIndex(kind))
+            for slot in 0..<ledger.used(kind) { ledger.reclaim(at: recordIndex(kind, slot)) }
         }
         // Its pages go back to the kernel.
         guard unsafe madvise(ledger.words, Self.byteCount, MADV_REMOVE) == 0 else { throw SystemError("madvise") }
     }
 
-    // MARK: - A connection's way
-
-    /// Counts a connection of the address with this key. It is then on its way, to be held or abandoned.
-    package func take(key: UInt64, max: Int) -> AddressToken {
-        let token = table.take(key: key, max: max) { store(0, $0.bits) }
-        if token == .none { store(0, 0) }
-        return token
+    private func reclaim(at index: Int) {
+        table.give(AddressCharge(narrow: AddressToken(bits: load(index)), wide: AddressToken(bits: load(index + 1))))
+        store(index, .none)
     }
 
-    /// A connection that is counted already is about to be taken over.
-    package func expect(_ token: AddressToken) {
-        store(0, token.bits)
+    // MARK: - The way of a connection or room
+
+    /// Counts one more of an address. It is then on its way, to be held or abandoned.
+    ///
+    /// - Returns: where it is counted, which may be nowhere; nil if it is refused.
+    package func take(_ kind: AddressKind, _ keys: AddressKeys, max: Int) -> AddressCharge? {
+        let charge = table.take(kind, keys, max: max) { store(Self.wayIndex(kind), $0) }
+        if charge == nil || charge == AddressCharge.none { store(Self.wayIndex(kind), .none) }
+        return charge
     }
 
-    /// What was on its way is the connection's in this slot.
-    package mutating func hold(_ token: AddressToken, slot: UInt32) {
-        precondition(slot < Self.recordsMax, "there is a record for each connection that a worker can have")
-        if slot >= used {
-            used = Int(slot) + 1
-            store(1, UInt64(used))
+    /// What is counted already is about to be taken over.
+    package func expect(_ kind: AddressKind, _ charge: AddressCharge) {
+        store(Self.wayIndex(kind), charge)
+    }
+
+    /// What was on its way is that of this slot.
+    package mutating func hold(_ kind: AddressKind, _ charge: AddressCharge, slot: UInt32) {
+        precondition(slot < Self.recordsMax, "there is a record for each slot that a worker can have")
+        if slot >= used(kind) {
+            if kind == .connection { used.connections = Int(slot) + 1 } else { used.rooms = Int(slot) + 1 }
+            store(word: Self.usedIndex(kind), UInt64(used(kind)))
         }
-        store(Self.headerWords + Int(slot), token.bits)
-        store(0, 0)
+        store(Self.recordIndex(kind, Int(slot)), charge)
+        store(Self.wayIndex(kind), .none)
     }
 
     /// What was on its way comes to nothing.
-    package func abandon(_ token: AddressToken) {
-        table.give(token)
-        store(0, 0)
+    package func abandon(_ kind: AddressKind, _ charge: AddressCharge) {
+        table.give(charge)
+        store(Self.wayIndex(kind), .none)
     }
 
-    /// The connection in this slot has ended.
-    package func release(_ token: AddressToken, slot: UInt32) {
-        table.give(token)
-        store(Self.headerWords + Int(slot), 0)
+    /// That of this slot has ended.
+    package func release(_ kind: AddressKind, _ charge: AddressCharge, slot: UInt32) {
+        table.give(charge)
+        store(Self.recordIndex(kind, Int(slot)), .none)
     }
 
-    /// The connection in this slot is on its way to another worker, counted as it is.
-    package func handedOver(slot: UInt32) {
-        store(Self.headerWords + Int(slot), 0)
+    /// That of this slot is on its way to another worker, counted as it is.
+    package func handedOver(_ kind: AddressKind, slot: UInt32) {
+        store(Self.recordIndex(kind, Int(slot)), .none)
     }
 
-    /// Every index is 0, 1 or that of a record whose slot `hold` has checked.
+    // MARK: - Words
+
+    private static func wayIndex(_ kind: AddressKind) -> Int { kind == .connection ? 0 : 2 }
+    private static func usedIndex(_ kind: AddressKind) -> Int { kind == .connection ? 4 : 5 }
+
+    private static func recordIndex(_ kind: AddressKind, _ slot: Int) -> Int {
+        kind == .connection ? firstRecord + 2 * slot : partBytes / 8 + 2 * slot
+    }
+
+    private func used(_ kind: AddressKind) -> Int { kind == .connection ? used.connections : used.rooms }
+
+    private func store(_ index: Int, _ charge: AddressCharge) {
+        store(word: index, charge.narrow.bits)
+        store(word: index + 1, charge.wide.bits)
+    }
+
+    /// Every index is one of the head's, or that of a record whose slot `hold` has checked.
     private func load(_ index: Int) -> UInt64 {
         unsafe words[index].load(ordering: .sequentiallyConsistent)
     }
 
-    private func store(_ index: Int, _ value: UInt64) {
+    private func store(word index: Int, _ value: UInt64) {
         unsafe words[index].store(value, ordering: .sequentiallyConsistent)
     }
 }

@@ -1,5 +1,5 @@
-// How many connections each address has over all workers (RELAY_MAX_CONNECTIONS_PER_IP): an open-addressing table behind the
-// rest of the shared memory, in the same file, made when the limit is first on.
+// How many connections and rooms each address has over all workers (RELAY_MAX_CONNECTIONS_PER_IP, RELAY_MAX_ROOMS_PER_IP): an
+// open-addressing table behind the rest of the shared memory, in the same file, made when one of the limits is first on.
 //
 // Byte map, from `SharedMemory.byteCount` on (all words little-endian 64-bit atomics):
 //
@@ -10,8 +10,8 @@
 //
 // An entry is one word, so that a key is claimed with its first connection and freed with its last by the same
 // compare-and-swap that counts: there is no state between, and nothing that a dead process could leave half done. The
-// hash is a bijection of key and seed: its high bits say where a search begins, its low ones are the fingerprint. A search
-// looks at the `probes` entries from there on and never stops at a free one, because entries come and go.
+// hash is a bijection of key and seed, which is another for rooms: its high bits say where a search begins, its low ones are the
+// fingerprint. A search looks at the `probes` entries from there on and never stops at a free one, because entries come and go.
 //
 // Exact: two workers that claim entries for one key at the same moment may end with two. So whoever has counted itself looks
 // again and takes all entries of its key together; over the maximum, it uncounts itself. Let more connections than the
@@ -20,6 +20,14 @@
 // `AddressToken`). So it has seen them all, and was not admitted. (All of this is sequentially consistent.) One that
 // uncounted itself beside another entry tries again, for the other may do the same; so as many are admitted as may be.
 //
+// An address of IPv6 is counted by two keys (AddressKeys.swift), the wider one first: what is refused because of its /48 touches
+// nothing else. For the moment until the other key has refused, the /48 counts one too many, so a neighbour may be refused at its
+// very edge; nobody is admitted beyond it.
+//
+// Where the entries near are all taken by others, a connection is admitted and not counted. Nobody can bring this about alone: more
+// than half of the table must be taken, by hundreds of thousands of addresses at a time. The table is no larger because each of its
+// pages that has ever been looked at stays in memory: 8 MiB at most, 8 bytes for each address at the least.
+//
 // Two addresses are taken for one if their fingerprints are equal and their places near: of a million addresses at a time that
 // is one pair in half a million relays.
 
@@ -27,7 +35,13 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// Where a connection is counted: a place in the table, and the fingerprint that stands there.
+/// What an address has a number of.
+package enum AddressKind: CaseIterable, Sendable {
+    case connection
+    case room
+}
+
+/// Where one key of a connection or room is counted: a place in the table, and the fingerprint that stands there.
 package struct AddressToken: Equatable, Sendable {
     /// The fingerprint in the low 42 bits, the place above; 0: counted nowhere.
     package let bits: UInt64
@@ -40,20 +54,40 @@ package struct AddressToken: Equatable, Sendable {
         self.bits = bits
     }
 
-    /// Of a connection in a message between workers: each kind of message that brings one has it in bytes 8 to 15.
-    package init(inMessage bytes: RawSpan) {
-        // There are as many bytes, and each bit pattern is a number.
-        bits =
-            bytes.byteCount < 16
-            ? 0 : UInt64(littleEndian: unsafe bytes.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt64.self))
-    }
-
     fileprivate init(place: Int, fingerprint: UInt64) {
         bits = UInt64(place) << Self.placeShift | fingerprint
     }
 
     fileprivate var place: Int { Int(bits >> Self.placeShift) }
     fileprivate var fingerprint: UInt64 { bits & AddressTable.fingerprintMask }
+}
+
+/// Where a connection or room is counted, by both keys of its address.
+package struct AddressCharge: Equatable, Sendable {
+    package var narrow = AddressToken.none
+    /// None for IPv4.
+    package var wide = AddressToken.none
+
+    package static let none = AddressCharge()
+
+    package init(narrow: AddressToken = .none, wide: AddressToken = .none) {
+        self.narrow = narrow
+        self.wide = wide
+    }
+
+    /// In a message between workers: what is to be given back if nobody takes the message. Each kind that has something to give
+    /// back has it in bytes 8 to 23, narrow and then wide.
+    package init(inMessage bytes: RawSpan) {
+        guard bytes.byteCount >= Self.messageBytes else { return }
+        // There are as many bytes, and each bit pattern is a number.
+        narrow = AddressToken(
+            bits: UInt64(littleEndian: unsafe bytes.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+        wide = AddressToken(
+            bits: UInt64(littleEndian: unsafe bytes.unsafeLoadUnaligned(fromByteOffset: 16, as: UInt64.self)))
+    }
+
+    /// As much of a message as says what is to be given back.
+    package static let messageBytes = 24
 }
 
 /// The table. A copy of this value is another reference to the same mapping, which lasts as long as the process.
@@ -65,11 +99,13 @@ package struct AddressTable: @unchecked Sendable {
 
     fileprivate static let fingerprintMask: UInt64 = 1 << AddressToken.placeShift - 1
     private static let one: UInt64 = 1 << AddressToken.placeShift
-    /// Entries that a search looks at. At a quarter full, as the table can be at most, so many in a row are taken with a
-    /// probability of less than 10^-16; then a connection is refused, because it could not be counted.
+    private static let countMax = (1 << (64 - Int(AddressToken.placeShift))) - 1
+    /// Entries that a search looks at. At a quarter full so many in a row are taken with a probability of less than 10^-16.
     static let probes = 64
-    /// Entries for each connection that the relay may have.
-    private static let entriesPerConnection = 4
+    /// Entries for each connection that the relay may have: its address and its room's make it a quarter full at most.
+    private static let entriesPerConnection = 8
+    /// 8 MiB: a quarter full at 262,144 keys.
+    static let entriesMax = 1 << 20
     /// Attempts of one connection to be counted. A second one takes another worker that claims an entry for the same address
     /// within the same microsecond.
     private static let attemptsMax = 64
@@ -80,7 +116,7 @@ package struct AddressTable: @unchecked Sendable {
     /// - Parameter connectionsMax: over the whole relay, whatever a reload may set.
     package static func create(in file: Int32, connectionsMax: Int) throws(SystemError) -> AddressTable {
         var count = headerBytes / 8
-        while count < entriesPerConnection * connectionsMax { count *= 2 }
+        while count < min(entriesPerConnection * connectionsMax, entriesMax) { count *= 2 }
         // Pages that are never touched cost nothing.
         guard ftruncate(file, off_t(ledgerOffset(entries: count, page: Limits.workerPages))) == 0 else {
             throw SystemError("ftruncate")
@@ -133,36 +169,65 @@ package struct AddressTable: @unchecked Sendable {
 
     func ledgerOffset(page: Int) -> Int { Self.ledgerOffset(entries: mask + 1, page: page) }
 
-    /// Connections that are counted, over all addresses: for tests, because it looks at every entry.
+    /// What is counted, over all addresses and by all keys: for tests, because it looks at every entry.
     package var count: Int {
         (0...mask).reduce(0) { $0 + Int(load($1) >> AddressToken.placeShift) }
     }
 
     // MARK: - Counting
 
-    /// Counts one more connection of the address with this key, if it has fewer than `max`.
+    /// Counts one more of an address, if it has fewer than `max` by its narrow key and so much less than
+    /// `Limits.wideCountFactor` times that by its wide one.
     ///
-    /// - Parameter intent: written down before the count changes, so that it can be given back if this process dies.
-    /// - Returns: where it is counted; `none` if it is not.
-    func take(key: UInt64, max: Int, intent: (AddressToken) -> Void) -> AddressToken {
-        let hash = SharedMemory.mix(key ^ seed)
+    /// - Parameter intent: written down before a count changes, so that it can be given back if this process dies.
+    /// - Returns: where it is counted, which may be nowhere; nil if it is refused.
+    func take(
+        _ kind: AddressKind, _ keys: AddressKeys, max: Int, intent: (AddressCharge) -> Void
+    ) -> AddressCharge? {
+        var charge = AddressCharge.none
+        if let wide = keys.wide {
+            let token = take(kind, key: wide, max: max * Limits.wideCountFactor) {
+                intent(AddressCharge(wide: $0))
+            }
+            guard let token else { return nil }
+            charge.wide = token
+        }
+        let token = take(kind, key: keys.narrow, max: max) { intent(AddressCharge(narrow: $0, wide: charge.wide)) }
+        guard let token else {
+            give(charge.wide)
+            return nil
+        }
+        charge.narrow = token
+        return charge
+    }
+
+    /// The same by one key.
+    func take(_ kind: AddressKind, key: UInt64, max: Int, intent: (AddressToken) -> Void) -> AddressToken? {
+        let hash = SharedMemory.mix(key ^ (kind == .connection ? seed : SharedMemory.mix(seed)))
         let start = Int(hash >> (64 - UInt64(mask.nonzeroBitCount)))
         // Not 0, so that no token is.
         let fingerprint = Swift.max(1, hash & Self.fingerprintMask)
+        let max = Swift.min(max, Self.countMax)
         for _ in 0..<Self.attemptsMax {
             let before = search(start, fingerprint)
-            guard before.count < max, let place = before.place else { return .none }
+            guard before.count < max else { return nil }
+            guard let place = before.place else { return AddressToken.none }
             let token = AddressToken(place: place, fingerprint: fingerprint)
             intent(token)
-            let counted = before.word == 0 ? Self.one | fingerprint : before.word + Self.one
+            let counted = before.word == 0 ? Self.one | fingerprint : before.word &+ Self.one
             guard exchange(place, before.word, counted) else { continue }
             if search(start, fingerprint).count <= max { return token }
             give(token)
         }
-        return .none
+        return nil
     }
 
-    /// Counts one connection less. Of a token that is no longer true, because a crash at the wrong instruction has already
+    package func give(_ charge: AddressCharge) {
+        give(charge.narrow)
+        give(charge.wide)
+    }
+
+    /// Counts one less. Of a token that is no longer true, because a crash at the wrong instruction has already
     /// given it back, nothing happens: a count may be one too few for a while, never one that stays.
     package func give(_ token: AddressToken) {
         let place = token.place

@@ -54,7 +54,9 @@ package struct Configuration: Sendable, Equatable {
     /// RELAY_MAX_CONNECTIONS: over the whole relay.
     package var connectionsMax = Limits.connectionsRange.upperBound
     /// RELAY_MAX_CONNECTIONS_PER_IP; 0 is off.
-    package var connectionsPerAddressMax = 0
+    package var connectionsPerAddressMax = 500
+    /// RELAY_MAX_ROOMS_PER_IP; 0 is off.
+    package var roomsPerAddressMax = 100
     /// RELAY_MAX_MESSAGES_PER_SECOND, of one member; 0 is off.
     package var messagesPerSecondMax = 0
     /// RELAY_MAX_BYTES_PER_SECOND, of one member; 0 is off.
@@ -73,6 +75,9 @@ package struct Configuration: Sendable, Equatable {
     package var workerUser: String?
 
     package init() {}
+
+    /// Whether what an address has is counted.
+    package var countsAddresses: Bool { connectionsPerAddressMax > 0 || roomsPerAddressMax > 0 }
 
     /// RELAY_TLS_CERT and RELAY_TLS_KEY; nil: plain HTTP.
     package var tls: TLSFiles? {
@@ -151,6 +156,7 @@ extension Configuration {
         Setting("RELAY_MAX_MESSAGES_PER_SECOND", \.messagesPerSecondMax, .number(Limits.messagesPerSecondRange)),
         Setting("RELAY_MAX_BYTES_PER_SECOND", \.bytesPerSecondMax, .bytes(Limits.bytesPerSecondRange)),
         Setting("RELAY_PING_INTERVAL", \.pingSeconds, .number(Limits.pingSecondsRange)),
+        Setting("RELAY_MAX_ROOMS_PER_IP", \.roomsPerAddressMax, .number(Limits.roomsPerAddressRange)),
         Setting("RELAY_SHUTDOWN_GRACE", \.shutdownGraceSeconds, .number(Limits.shutdownGraceSecondsRange)),
         Setting("RELAY_LOG_LEVEL", \.logLevel, .choice),
         Setting("RELAY_LOG_FORMAT", \.logFormat, .choice),

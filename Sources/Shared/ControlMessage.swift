@@ -159,7 +159,7 @@ package enum ControlMessage: Equatable, Sendable {
     }
 
     /// Raised with every change of the format or of the configuration's.
-    package static let version: UInt16 = 4
+    package static let version: UInt16 = 5
 
     package var bytes: [UInt8] {
         var writer = ByteWriter()

@@ -31,8 +31,8 @@ package enum Limits {
 
     // MARK: - A join
 
-    /// A per-address burst, as a multiple of RELAY_RATE_LIMIT_PER_IP: the wire protocol's.
-    package static let joinBurstFactor = 2
+    /// A per-address burst, as a multiple of the rate: the wire protocol's.
+    package static let burstFactor = 2
     /// The furthest ahead that an address's arrival time can be in the limiter's table: a burst at the lowest rate, and much more. A
     /// worker that writes another there neither stops the others nor shuts an address out for ever.
     package static let limiterDebtNanosecondsMax: UInt64 = 60_000_000_000
@@ -42,6 +42,26 @@ package enum Limits {
     /// Time that host keys outlive a dead worker: the wire protocol's. Shorter, and guests who reconnect before their
     /// host are refused; longer, and an abandoned room's id stays taken.
     package static let hostKeySurvivalNanoseconds: UInt64 = 60_000_000_000
+
+    // MARK: - Shares by source
+
+    /// What a /48 of IPv6 may have of rates, and of connections and rooms, as multiples of what an address may: a /64 of it counts as
+    /// one. An organization with some networks finds room; somebody who has a whole /48 to himself, as anybody can, is no more than
+    /// so many addresses. A rate is used by few at the same moment, so it is the more generous one.
+    package static let wideRateFactor = 16
+    package static let wideCountFactor = 8
+    /// Requests other than joins, and TLS handshakes, that an address may make, as a multiple of its joins: each costs a fraction of
+    /// what a join leaves behind, a join over TLS takes one, and health checks of a whole fleet are below 100 a second.
+    package static let requestRateFactor = 10
+    /// Connections that have not joined a room, of RELAY_MAX_CONNECTIONS: the rest is for those in rooms alone, so that nobody who only
+    /// connects can keep members out who come back. A relay has few of them at a time: a join takes a round trip or three.
+    package static func unjoinedMax(connectionsMax: Int) -> Int { connectionsMax - connectionsMax / 10 }
+    /// Connections that give their places to others in one accept of a turn: until the turn ends their descriptors are open beside
+    /// those of the newcomers.
+    package static let gaveWayPerTurnMax = 16
+    /// For so long a connection keeps its place against newcomers from its own address, who are refused: those who are about to join
+    /// would otherwise push each other out.
+    package static let ownPlaceSeconds: UInt32 = 2
 
     // MARK: - One turn of a worker's loop
 
@@ -132,6 +152,10 @@ package enum Limits {
 
     /// Time for TLS handshake and request head, from the accept or from the answer before: the wire protocol's.
     package static let requestSeconds = 10
+    /// Requests of a connection that does not join, the last answered with `Connection: close`; and how long it may take for them in
+    /// all. A browser needs two, a balancer's checks come on connections of their own.
+    package static let requestsPerConnectionMax = 100
+    package static let unjoinedSeconds = 60
     /// Answers to pipelined requests that may wait in bytes; beyond it the connection is not read.
     package static let answersWaitingMax = 16_384
     /// Time for a message that has begun to end, and for a TLS record. A message has a second more for each `begunBytesPerSecond` of
@@ -297,11 +321,23 @@ package enum Limits {
     /// come in front of them. Not to watch one costs two system calls altogether, to watch it a look by epoll each turn; with many
     /// more a turn's events would be theirs and not the calls'.
     package static let tlsHandshakesWatchedMax = 6 * tlsHandshakeStepsPerTurnMax
-    /// Handshakes that libssl is at work on at a time: about 50 KiB each, and 100 MiB for all. Further clients wait, unread.
+    /// Handshakes that libssl is at work on at a time: about 50 KiB each, and 100 MiB for all.
     package static let tlsHandshakesMax = 2048
-    /// Connections that wait for a step; with more, nobody is accepted: they wait in the kernel's queue, where it costs
-    /// nothing and their time does not run.
-    package static let tlsHandshakesWaitingMax = 256
+    /// Of these for one address, and `wideCountFactor` times as many for a /48: a few hundred people behind one address come back
+    /// within a second, because a place is free again after a round trip; the rest of them wait.
+    package static let tlsHandshakesPerAddressMax = tlsHandshakesMax / 16
+    /// Connections whose ClientHello is here and waits for its turn: some 2 KiB each, 17 KiB at the worst. With more, the newest of
+    /// the party that has most is dropped; all of them would take half a second of a worker's time.
+    package static let tlsHandshakesWaitingMax = 2048
+    /// Of so many steps one is for a handshake that has not begun, whatever others have begun.
+    package static let tlsStepsPerNewHandshake = 4
+    /// Parties that are asked whether they have a place free, before all wait: more than can be at their maximum at a time.
+    package static let tlsPartiesAskedMax = 2 * tlsHandshakesMax / tlsHandshakesPerAddressMax
+    /// A ClientHello: one record's worth (RFC 8446, 5.1), and what headers take where it is cut into some. With post-quantum key
+    /// shares it is below 4 KiB.
+    package static let tlsHelloBytesMax = 16_384 + 64 * 5
+    /// Time for it, from the accept: it comes with the first packet or two behind the connection's own.
+    package static let tlsHelloSeconds = 3
     /// Handshakes at a time behind which, once they are over, the heap's free memory is given back to the kernel.
     package static let tlsHandshakesTrimmed = 256
     /// Ciphertext that waits and is so short is sent together with what is sealed next.
@@ -482,6 +518,8 @@ package enum Limits {
     package static let bytesPerSecondRange = 0...(1 << 32)
     /// RELAY_PING_INTERVAL, seconds: below it a phone's radio never sleeps, above it a ping that is lost ends a connection.
     package static let pingSecondsRange = 5...30
+    /// RELAY_MAX_ROOMS_PER_IP; 0 is off.
+    package static let roomsPerAddressRange = 0...roomsRange.upperBound
     /// RELAY_SHUTDOWN_GRACE, seconds; 0 closes at once.
     package static let shutdownGraceSecondsRange = 0...3600
     /// Ranges in RELAY_TRUSTED_PROXIES: each join is compared with all of them.
@@ -595,6 +633,10 @@ package enum Limits {
                 2 * pingSecondsRange.upperBound <= silenceSeconds,
                 "a second ping is sent before a connection is given up"
             ),
+            (
+                AddressLedger.recordsMax >= roomsRange.upperBound + handoffsPerTurnMax + 128,
+                "a ledger has a record for each room that a worker can have"
+            ),
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
             (sharedRangeBytesMin >= frameHeaderBytesMax, "a range that is shared holds a frame"),
             (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),
@@ -603,6 +645,19 @@ package enum Limits {
             (calmPercentMax < busyPercentMin, "a worker that holds data back does not by that stop being busy"),
             (tlsRecordsPerKey < tlsRecordsPerKeyMax, "a key is renewed before it may not be used any more"),
             (tlsInputBytesMax <= receiveBufferBytes, "records that wait fit the receive buffer"),
+            (tlsHelloBytesMax <= receiveBytesMax, "a ClientHello can be given to libssl as one read"),
+            (tlsHelloBytesMax <= handoffInputBytesMax, "a ClientHello fits a handoff"),
+            (tlsHelloSeconds <= requestSeconds, "a ClientHello is a part of a request's time"),
+            (requestSeconds <= unjoinedSeconds, "a first request has its time"),
+            (requestsPerConnectionMax <= 255, "a connection's requests are counted in a byte"),
+            (
+                2 * gaveWayPerTurnMax <= descriptorsReserved,
+                "those who give way fit what is reserved beside the newcomers"
+            ),
+            (
+                tlsHandshakesPerAddressMax * wideCountFactor <= tlsHandshakesMax / 2,
+                "one party leaves half of the places for handshakes to others"
+            ),
             (tlsHandshakeBytesMax <= receiveBytesMax, "what is left of a handshake's last read fits a session"),
         ]
         return relations.filter { !$0.0 }.map(\.1)

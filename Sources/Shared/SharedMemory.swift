@@ -29,8 +29,9 @@
 //     8192 * (1 + p)    after the p pages: what the supervisor says of each, 16 bytes
 //         0             role of the page's worker (WorkerRole)
 //         8             deaths in a row (RestartPolicy)
-//     after those       per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time
-//     after it          connections per address, where they are limited: AddressTable.swift
+//     after those       per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time; a key is
+//                       one of an address's (AddressKeys.swift), mixed with the bucket that it is of
+//     after it          connections and rooms per address, where they are limited: AddressTable.swift
 //
 // Who writes: a worker its own page; the supervisor the header, what it says of pages, the pages of dead workers, and the quotas on
 // behalf of the dead; any worker the quotas and the limiter, by compare-and-swap. A counter has one writer at a time, so it is
@@ -74,6 +75,17 @@ package enum Health: Sendable, Equatable {
     case unavailable
 }
 
+/// What the limiter counts by itself. The raw value goes into the keys of entries.
+package enum RateBucket: UInt64, Sendable {
+    /// Requests for `/ws`.
+    case joins = 0
+    /// Other requests, whatever their answer, and TLS handshakes.
+    case requests = 1
+
+    /// The rate as a multiple of RELAY_RATE_LIMIT_PER_IP.
+    fileprivate var rateFactor: Int { self == .joins ? 1 : Limits.requestRateFactor }
+}
+
 /// The relay's shared memory. A copy of this value is another reference to the same mapping, which lasts as long as the process.
 @safe
 package struct SharedMemory: @unchecked Sendable {
@@ -81,9 +93,10 @@ package struct SharedMemory: @unchecked Sendable {
 
     private static let magic: UInt64 = 0x524C_5953_484D_0006  // "RLYSHM", version 6
     static let pageBytes = 8192
-    /// 65,536 addresses in the same instant; 1 MiB. An entry lives only while its address's bucket refills, 2 s at most,
-    /// so more are never needed at sane rates; beyond that the entry nearest to its end is pushed out.
-    static let limiterSlots = 1 << 16
+    /// 4 MiB: four entries for each of 65,536 addresses in the same instant, joins and requests by two keys. An entry lives only
+    /// while its bucket refills, 2 s at most, so more are never needed at sane rates; beyond that the entry nearest to its end is
+    /// pushed out.
+    static let limiterSlots = 1 << 18
     /// Entries that a search looks at.
     static let limiterProbes = 16
 
@@ -244,36 +257,87 @@ package struct SharedMemory: @unchecked Sendable {
 
     // MARK: - The per-address limiter
 
-    /// Whether a join from the address with this key may go on now, by GCRA: `rate` a second, `burst` at once.
+    /// Whether another of what a bucket counts may come from an address now: only if both its keys admit it.
+    ///
+    /// - Parameter rate: RELAY_RATE_LIMIT_PER_IP, above 0.
+    /// - Returns: nil if admitted, else the nanoseconds until one would be.
+    package func admit(_ keys: AddressKeys, to bucket: RateBucket, rate: Int, now: UInt64) -> UInt64? {
+        let rate = rate * bucket.rateFactor
+        let narrow = entryKey(keys.narrow, bucket)
+        guard let wide = keys.wide.map({ entryKey($0, bucket) }) else {
+            return admit(key: narrow, rate: rate, burst: rate * Limits.burstFactor, now: now)
+        }
+        let wideRate = rate * Limits.wideRateFactor
+        let wideBurst = wideRate * Limits.burstFactor
+        // Looked at first: an attacker's other networks of 64 bits then take neither entries nor what there is for their neighbours.
+        if let wait = wait(key: wide, rate: wideRate, burst: wideBurst, now: now) { return wait }
+        if let wait = admit(key: narrow, rate: rate, burst: rate * Limits.burstFactor, now: now) { return wait }
+        return admit(key: wide, rate: wideRate, burst: wideBurst, now: now)
+    }
+
+    /// The key of an entry: nobody who does not know the seed can aim at another bucket's.
+    private func entryKey(_ key: UInt64, _ bucket: RateBucket) -> UInt64 {
+        guard bucket != .joins else { return key }
+        // Not 0, which is no entry.
+        return max(1, key ^ Self.mix(fixed(48).load(ordering: .relaxed) &+ bucket.rawValue))
+    }
+
+    /// Whether one more with this key may come now, by GCRA: `rate` a second, `burst` at once.
     ///
     /// - Returns: nil if admitted, else the nanoseconds until one would be.
-    package func admitJoin(key: UInt64, rate: Int, burst: Int, now: UInt64) -> UInt64? {
+    func admit(key: UInt64, rate: Int, burst: Int, now: UInt64) -> UInt64? {
         let interval = 1_000_000_000 / UInt64(rate)
         let tolerance = interval * UInt64(burst)
         while true {
             let slot = limiterSlot(key: key, now: now)
             let arrival = word(slot + 8).load(ordering: .relaxed)
-            // Nobody owes more than a burst, which is seconds: what is further ahead was not written here.
-            let isOurs = arrival <= now &+ Limits.limiterDebtNanosecondsMax
-            let next = (isOurs ? max(arrival, now) : now) + interval
+            let next = owed(arrival, now) + interval
             if next - now > tolerance { return next - tolerance - now }
             guard word(slot + 8).exchange(expected: arrival, desired: next) else { continue }
             // Another worker may have given the slot to another address between the search and the exchange. Then that
-            // newcomer has paid for this join, one at most, and this address pays once more, in a slot of its own.
+            // newcomer has paid for this one, one at most, and this address pays once more, in a slot of its own.
             if word(slot).load(ordering: .acquiring) == key { return nil }
         }
     }
 
+    /// What `admit` would say, without counting anything.
+    private func wait(key: UInt64, rate: Int, burst: Int, now: UInt64) -> UInt64? {
+        let start = limiterStart(key: key)
+        for probe in 0..<Self.limiterProbes {
+            let offset = limiterOffset(start, probe)
+            let found = word(offset).load(ordering: .acquiring)
+            if found == 0 { return nil }
+            guard found == key else { continue }
+            let interval = 1_000_000_000 / UInt64(rate)
+            let next = owed(word(offset + 8).load(ordering: .relaxed), now) + interval
+            let tolerance = interval * UInt64(burst)
+            return next - now > tolerance ? next - tolerance - now : nil
+        }
+        return nil
+    }
+
+    /// Until when an entry is in debt. Nobody owes more than a burst, which is seconds: what is further ahead was not written here.
+    private func owed(_ arrival: UInt64, _ now: UInt64) -> UInt64 {
+        arrival <= now &+ Limits.limiterDebtNanosecondsMax ? max(arrival, now) : now
+    }
+
+    private func limiterStart(key: UInt64) -> Int {
+        Int(truncatingIfNeeded: Self.mix(key ^ fixed(48).load(ordering: .relaxed)))
+    }
+
+    private func limiterOffset(_ start: Int, _ probe: Int) -> Int {
+        Self.limiterOffset + ((start &+ probe) & (Self.limiterSlots - 1)) * 16
+    }
+
     /// The byte offset of the entry of `key`, which is claimed if there is none.
     private func limiterSlot(key: UInt64, now: UInt64) -> Int {
-        let table = Self.limiterOffset
-        let start = Int(truncatingIfNeeded: Self.mix(key ^ fixed(48).load(ordering: .relaxed)))
+        let start = limiterStart(key: key)
         while true {
             var free = -1
             var freeKey: UInt64 = 0
             var freeArrival = UInt64.max
             for probe in 0..<Self.limiterProbes {
-                let offset = table + ((start &+ probe) & (Self.limiterSlots - 1)) * 16
+                let offset = limiterOffset(start, probe)
                 let found = word(offset).load(ordering: .acquiring)
                 if found == key { return offset }
                 let arrival = found == 0 ? 0 : word(offset + 8).load(ordering: .relaxed)

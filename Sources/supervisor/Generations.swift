@@ -151,9 +151,9 @@ extension Supervisor {
             next = try readChanges()
             nextCredentials = try readCredentials(next)
         }
-        if next.connectionsPerAddressMax > 0 && addresses == nil {
+        if next.countsAddresses && addresses == nil {
             do throws(SystemError) { addresses = try Self.makeAddressTable(in: memoryFile) } catch {
-                throw ChangeError(description: "RELAY_MAX_CONNECTIONS_PER_IP: \(error)")
+                throw ChangeError(description: "RELAY_MAX_CONNECTIONS_PER_IP, RELAY_MAX_ROOMS_PER_IP: \(error)")
             }
         }
         let leaving: [WorkerPlace]
@@ -461,8 +461,8 @@ extension Supervisor {
         leavers.remove(at: leaver)
         memory.assign(place.pageIndex, .none)
         let lost = place.discardInbox()
-        memory.connections.give(UInt64(lost.count))
-        for token in lost { addresses?.give(token) }
+        memory.connections.give(UInt64(lost.connections))
+        for charge in lost.charges { addresses?.give(charge) }
         place.close()
         return true
     }

@@ -39,7 +39,7 @@ final class Supervisor {
     /// The same files as workers get them: for reading alone.
     private let memoryReader: Descriptor
     private let ticketReader: Int32?
-    /// Made when RELAY_MAX_CONNECTIONS_PER_IP is first on.
+    /// Made when RELAY_MAX_CONNECTIONS_PER_IP or RELAY_MAX_ROOMS_PER_IP is first on.
     var addresses: AddressTable?
     var listeners: Listeners
     let admin: AdminServer
@@ -124,7 +124,7 @@ final class Supervisor {
             signals = try Self.watchSignals()
             let file = try SharedMemory.makeFile()
             memory = try SharedMemory.create(in: file)
-            if configuration.connectionsPerAddressMax > 0 { addresses = try Self.makeAddressTable(in: file.number) }
+            if configuration.countsAddresses { addresses = try Self.makeAddressTable(in: file.number) }
             memoryReader = try Self.reader(of: file.number)
             memoryFile = file.release()
             if configuration.tls == nil {

@@ -124,11 +124,12 @@ final class WorkerPlace {
 
     /// Throws away what waits in the inbox, and closes the clients' sockets with it.
     ///
-    /// - Returns: of each connection where its address is counted.
-    func discardInbox() -> [AddressToken] {
+    /// - Returns: how many connections, and where these and rooms that were on their way are counted.
+    func discardInbox() -> (connections: Int, charges: [AddressCharge]) {
         var bytes = [UInt8](repeating: 0, count: Limits.receiveBufferBytes)
         var descriptors: [Int32] = [-1, -1]
-        var connections: [AddressToken] = []
+        var connections = 0
+        var charges: [AddressCharge] = []
         defer { bytes.wipe() }
         for _ in 0..<Limits.inboxDiscardsMax {
             var count = 0
@@ -136,13 +137,13 @@ final class WorkerPlace {
                 inboxReceiver, &bytes, bytes.count, &descriptors, descriptors.count, &count)
             // A message that is too long, or whose descriptors are, is gone with them.
             if received < 0 && errno == EMSGSIZE {
-                connections.append(.none)
+                connections += 1
                 continue
             }
-            if received <= 0 { return connections }
+            if received <= 0 { return (connections, charges) }
             for descriptor in descriptors.prefix(count) { _ = Glibc.close(descriptor) }
-            guard count > 0 else { continue }
-            connections.append(AddressToken(inMessage: unsafe bytes.span.extracting(0..<received).bytes))
+            if count > 0 { connections += 1 }
+            charges.append(AddressCharge(inMessage: unsafe bytes.span.extracting(0..<received).bytes))
         }
         return connections
     }

@@ -9,7 +9,7 @@ private struct Fixture: ~Copyable {
     let file: Descriptor
     let table: AddressTable
 
-    init(connectionsMax: Int = 100) throws {
+    init(connectionsMax: Int = 50) throws {
         let file = try SharedMemory.makeFile()
         _ = try SharedMemory.create(in: file)
         table = try AddressTable.create(in: file.number, connectionsMax: connectionsMax)
@@ -30,7 +30,7 @@ private struct Fixture: ~Copyable {
     }
 
     /// Behind the table's beginning.
-    static let start = 8192 * (1 + 1024) + 16 * 1024 + 65_536 * 16
+    static let start = 8192 * (1 + 1024) + 16 * 1024 + 262_144 * 16
 
     func word(_ offset: Int) -> UInt64 {
         var word: UInt64 = 0
@@ -46,6 +46,7 @@ private struct Fixture: ~Copyable {
 
     /// Leaves one entry in eight free, so that addresses get into each other's way.
     func crowd() {
+        precondition(word(0) == 512)
         for place in 0..<512 where !place.isMultiple(of: 8) { setWord(4096 + 8 * place, 1 << 42 | UInt64(place + 1)) }
     }
 
@@ -62,32 +63,75 @@ extension AddressToken {
     fileprivate var place: Int { Int(bits >> 42) }
 }
 
+/// An IPv4 address by number: it has one key.
+private func address(_ number: UInt64) -> AddressKeys { Address(ipv4: UInt32(number)).keys }
+
+/// Connections of addresses with one key.
+extension AddressLedger {
+    fileprivate func take(key: UInt64, max: Int) -> AddressToken {
+        take(.connection, address(key), max: max)?.narrow ?? .none
+    }
+
+    fileprivate mutating func hold(_ token: AddressToken, slot: UInt32) {
+        hold(.connection, AddressCharge(narrow: token), slot: slot)
+    }
+
+    fileprivate func expect(_ token: AddressToken) { expect(.connection, AddressCharge(narrow: token)) }
+    fileprivate func abandon(_ token: AddressToken) { abandon(.connection, AddressCharge(narrow: token)) }
+    fileprivate func handedOver(slot: UInt32) { handedOver(.connection, slot: slot) }
+
+    fileprivate func release(_ token: AddressToken, slot: UInt32) {
+        release(.connection, AddressCharge(narrow: token), slot: slot)
+    }
+}
+
+extension AddressTable {
+    fileprivate func take(key: UInt64, max: Int, intent: (AddressToken) -> Void) -> AddressToken {
+        take(.connection, key: address(key).narrow, max: max, intent: intent) ?? .none
+    }
+}
+
 @Suite struct `The table of addresses` {
     @Test func `is laid out by its byte map, behind the rest of the shared memory`() throws {
-        let fixture = try Fixture(connectionsMax: 1000)
+        let fixture = try Fixture(connectionsMax: 500)
         let entries = 4096
         #expect(fixture.word(0) == UInt64(entries))
         let size = Int(fixture.status.st_size)
-        #expect(size == Fixture.start + 4096 + 8 * entries + 1024 * (8 << 20))
+        #expect(size == Fixture.start + 4096 + 8 * entries + 1024 * (32 << 20))
         var ledger = try fixture.ledger(3)
         let token = ledger.take(key: 7, max: 2)
         let again = ledger.take(key: 7, max: 2)
         #expect(token == again && token != .none)
         let entry = fixture.word(4096 + 8 * token.place)
         #expect(entry == 2 << 42 | token.bits & (1 << 42 - 1))
-        let ledgerStart = 4096 + 8 * entries + 3 * (8 << 20)
+        let ledgerStart = 4096 + 8 * entries + 3 * (32 << 20)
         ledger.hold(token, slot: 5)
         ledger.expect(again)
-        let words = (0..<8).map { fixture.word(ledgerStart + 8 * $0) }
-        #expect(words == [again.bits, 6, 0, 0, 0, 0, 0, token.bits])
+        let words = (0..<20).map { fixture.word(ledgerStart + 8 * $0) }
+        #expect(words == [again.bits, 0, 0, 0, 6, 0] + Array(repeating: 0, count: 12) + [token.bits, 0])
         ledger.abandon(again)
         ledger.release(token, slot: 5)
-        let after = [fixture.word(4096 + 8 * token.place), fixture.word(ledgerStart), fixture.word(ledgerStart + 56)]
+        let after = [fixture.word(4096 + 8 * token.place), fixture.word(ledgerStart), fixture.word(ledgerStart + 144)]
         #expect(after == [0, 0, 0])
+        // Rooms, and both keys of an address.
+        let keys = try #require(Address("2001:db8::1")).keys
+        let (taken, second) = (ledger.take(.room, keys, max: 2), ledger.take(.room, keys, max: 2))
+        let charge = try #require(taken)
+        #expect(second == charge && charge.narrow != .none && charge.wide != .none && charge.narrow != charge.wide)
+        ledger.hold(.room, charge, slot: 1)
+        ledger.expect(.room, charge)
+        let head = (0..<6).map { fixture.word(ledgerStart + 8 * $0) }
+        #expect(head == [0, 0, charge.narrow.bits, charge.wide.bits, 6, 2])
+        let records = (0..<4).map { fixture.word(ledgerStart + (16 << 20) + 8 * $0) }
+        #expect(records == [0, 0, charge.narrow.bits, charge.wide.bits])
+        ledger.abandon(.room, charge)
+        ledger.release(.room, charge, slot: 1)
+        #expect(fixture.table.count == 0)
     }
 
-    @Test func `has four entries for each connection there may be`() throws {
-        for (connections, entries) in [(1, 512), (128, 512), (129, 1024), (1_000_000, 1 << 22)] {
+    @Test func `has eight entries for each connection there may be, and a million at most`() throws {
+        let sizes = [(1, 512), (64, 512), (65, 1024), (131_072, 1 << 20), (1_000_000, 1 << 20)]
+        for (connections, entries) in sizes {
             let fixture = try Fixture(connectionsMax: connections)
             let count = fixture.word(0)
             #expect(count == UInt64(entries))
@@ -150,11 +194,66 @@ extension AddressToken {
         #expect(fixture.table.count == 0)
     }
 
-    @Test func `refuses who can't be counted, where all places near are taken`() throws {
+    @Test func `counts an IPv6 address by its /64 and, eight times as loosely, by its /48`() throws {
+        let fixture = try Fixture(connectionsMax: 500)
+        let ledger = try fixture.ledger(0)
+        func network(_ site: Int, _ network: Int) throws -> AddressKeys {
+            try #require(Address("2001:db8:\(site):\(network)::1")).keys
+        }
+        var charges: [AddressCharge] = []
+        for index in 0..<8 {
+            for _ in 0..<3 {
+                let charge = ledger.take(.connection, try network(1, index), max: 3)
+                charges.append(try #require(charge))
+            }
+            let refused = ledger.take(.connection, try network(1, index), max: 3)
+            #expect(refused == nil)
+        }
+        // The whole /48 has as much as it may have, and not one entry more is taken for those who try.
+        #expect(fixture.table.count == 2 * 24)
+        for index in 8..<100 {
+            let refused = ledger.take(.connection, try network(1, index), max: 3)
+            #expect(refused == nil)
+        }
+        #expect(fixture.table.count == 2 * 24)
+        // Its rooms are another matter, and so is a neighbour, and the IPv4 internet behind NAT64.
+        let others = [
+            ledger.take(.room, try network(1, 9), max: 3), ledger.take(.connection, try network(2, 9), max: 3),
+            ledger.take(.connection, try #require(Address("64:ff9b::192.0.2.1")).keys, max: 1),
+        ]
+        #expect(others.allSatisfy { $0 != nil })
+        let known = ledger.take(.connection, try #require(Address("192.0.2.1")).keys, max: 1)
+        #expect(known == nil)
+        // Whoever goes makes room for one, in whatever network.
+        ledger.abandon(.connection, charges[0])
+        let late = ledger.take(.connection, try network(1, 77), max: 3)
+        #expect(late != nil)
+        let none = ledger.take(.connection, try network(1, 0), max: 3)
+        #expect(none == nil)
+        for charge in charges.dropFirst() { ledger.abandon(.connection, charge) }
+        for charge in others + [late] { ledger.abandon(.connection, charge ?? .none) }
+        #expect(fixture.table.count == 0)
+    }
+
+    @Test func `counts the rooms of an address apart from its connections`() throws {
+        let fixture = try Fixture()
+        let ledger = try fixture.ledger(0)
+        for key in 1...20 as ClosedRange<UInt64> {
+            let taken = (0..<3).map { _ in ledger.take(.room, address(key), max: 2) != nil }
+            #expect(taken == [true, true, false])
+            #expect(ledger.take(key: key, max: 1) != .none)
+            #expect(ledger.take(key: key, max: 1) == .none)
+        }
+    }
+
+    @Test func `admits who can't be counted, where all places near are taken`() throws {
         let fixture = try Fixture()
         for place in 0..<512 { fixture.setWord(4096 + 8 * place, 1 << 42 | UInt64(place + 1)) }
         let ledger = try fixture.ledger(0)
-        #expect(ledger.take(key: 5, max: 10) == .none)
+        for _ in 0..<3 {
+            let charge = ledger.take(.connection, address(5), max: 2)
+            #expect(charge == AddressCharge.none)
+        }
         fixture.setWord(4096 + 8 * 511, 0)
         var taken = 0
         for key in 1...2000 as ClosedRange<UInt64> {
@@ -172,6 +271,11 @@ extension AddressToken {
         let fixture = try Fixture()
         let ledger = try fixture.ledger(0)
         let token = ledger.take(key: 5, max: 10)
+        // A place whose count is 0 and whose fingerprint is not: no worker leaves one, and none may end the supervisor by it.
+        let odd = token.place ^ 1
+        fixture.setWord(4096 + 8 * odd, 7)
+        fixture.table.give(AddressToken(bits: UInt64(odd) << 42 | 7))
+        #expect(fixture.word(4096 + 8 * odd) == 7)
         for wrong in [0, 1, token.bits ^ 1, token.bits ^ 1 << 42, UInt64.max, 512 << 42 | 7] as [UInt64] {
             fixture.table.give(AddressToken(bits: wrong))
         }
@@ -372,6 +476,32 @@ extension AddressToken {
         #expect(fixture.table.count == 0)
         // A worker that never counted.
         try fixture.reclaim(1023)
+    }
+
+    @Test func `gives back a dead worker's rooms, by both keys, and not those that have moved`() throws {
+        let fixture = try Fixture(connectionsMax: 20_000)
+        var dead = try fixture.ledger(0)
+        var living = try fixture.ledger(1)
+        let keys = try #require(Address("2001:db8::1")).keys
+        for slot in 0..<1000 as Range<UInt32> {
+            let (room, connection) = (dead.take(.room, keys, max: 2000), dead.take(.connection, keys, max: 2000))
+            dead.hold(.room, try #require(room), slot: slot)
+            dead.hold(.connection, try #require(connection), slot: slot)
+        }
+        #expect(fixture.table.count == 4000)
+        // A room moves: its first member comes, then its last message leaves.
+        let taken = dead.take(.room, keys, max: 2000)
+        let moved = try #require(taken)
+        dead.hold(.room, moved, slot: 1000)
+        living.expect(.room, moved)
+        living.hold(.room, moved, slot: 0)
+        dead.handedOver(.room, slot: 1000)
+        _ = dead.take(.room, keys, max: 2000)
+        try fixture.reclaim(0)
+        #expect(fixture.table.count == 2)
+        living.release(.room, moved, slot: 0)
+        #expect(fixture.table.count == 0)
+        try fixture.reclaim(1)
     }
 
     @Test func `leaves no count behind at whatever step a worker dies`() throws {

@@ -70,17 +70,6 @@ import Testing
         #expect(Address.forwarded(utf8: Array(entry.utf8).span) == nil)
     }
 
-    @Test(
-        arguments: [
-            ("0.0.0.0", 0xFFFF_FFFF_0000_0000), ("192.0.2.1", 0xFFFF_FFFF_C000_0201),
-            ("::ffff:192.0.2.1", 0xFFFF_FFFF_C000_0201),
-            ("2001:db8:0:1::1", 0x2001_0db8_0000_0001), ("2001:db8:0:1:ffff::", 0x2001_0db8_0000_0001),
-            ("::1", 0xFFFF_FFFE_0000_0000), ("::", 0xFFFF_FFFE_0000_0000), ("::fffe:1.2.3.4", 0xFFFF_FFFE_0000_0000),
-        ] as [(String, UInt64)])
-    func `have a limiter key for each IPv4 address and each IPv6 network of 64 bits`(text: String, key: UInt64) {
-        #expect(Address(text)?.limiterKey == key)
-    }
-
     @Test func `know their family`() {
         #expect(Address("1.2.3.4")?.isIPv4 == true)
         #expect(Address(ipv4: 0x0102_0304) == Address("1.2.3.4"))

@@ -43,7 +43,8 @@ private let numbers: [NumberCase] = [
         beside: ["RELAY_MAX_MESSAGE_SIZE": "1024"]),
     NumberCase(name: "RELAY_MAX_CONNECTIONS", path: \.connectionsMax, standard: 1_000_000, range: 1...1_000_000),
     NumberCase(
-        name: "RELAY_MAX_CONNECTIONS_PER_IP", path: \.connectionsPerAddressMax, standard: 0, range: 0...1_000_000),
+        name: "RELAY_MAX_CONNECTIONS_PER_IP", path: \.connectionsPerAddressMax, standard: 500, range: 0...1_000_000),
+    NumberCase(name: "RELAY_MAX_ROOMS_PER_IP", path: \.roomsPerAddressMax, standard: 100, range: 0...1_000_000),
     NumberCase(
         name: "RELAY_MAX_MESSAGES_PER_SECOND", path: \.messagesPerSecondMax, standard: 0, range: 0...1_000_000),
     NumberCase(name: "RELAY_MAX_BYTES_PER_SECOND", path: \.bytesPerSecondMax, standard: 0, range: 0...(1 << 32)),
@@ -435,8 +436,8 @@ private let unusual = [
     "RELAY_MAX_MESSAGE_SIZE": "4096", "RELAY_ROOM_IDLE_TIMEOUT": "5", "RELAY_RATE_LIMIT_PER_IP": "0",
     "RELAY_WORKERS": "7", "RELAY_MAX_MEMORY": "100000000",
     "RELAY_TRUSTED_PROXIES": "10.0.0.0/8,::/0,192.0.2.1", "RELAY_MAX_BACKLOG": "8192", "RELAY_MAX_CONNECTIONS": "9",
-    "RELAY_MAX_CONNECTIONS_PER_IP": "10", "RELAY_SHUTDOWN_GRACE": "11", "RELAY_LOG_LEVEL": "critical",
-    "RELAY_LOG_FORMAT": "json", "RELAY_CLIENT_ADDRESS": "proxy-protocol",
+    "RELAY_MAX_CONNECTIONS_PER_IP": "10", "RELAY_MAX_ROOMS_PER_IP": "12", "RELAY_SHUTDOWN_GRACE": "11",
+    "RELAY_LOG_LEVEL": "critical", "RELAY_CLIENT_ADDRESS": "proxy-protocol",
     "RELAY_ALLOWED_ORIGINS": "https://a.example,app://b:1", "RELAY_METRICS_HOSTS": "c.example,d",
     "RELAY_SANDBOX": "required", "RELAY_WORKER_USER": "relay.worker-1_a",
 ]

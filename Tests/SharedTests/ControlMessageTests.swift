@@ -20,6 +20,7 @@ private var unusual: Configuration {
     configuration.backlogBytesMax = 1034
     configuration.connectionsMax = 5
     configuration.connectionsPerAddressMax = 6
+    configuration.roomsPerAddressMax = 7
     configuration.shutdownGraceSeconds = 0
     configuration.logLevel = .critical
     configuration.logFormat = .json
@@ -81,23 +82,23 @@ private var unusual: Configuration {
     }
 
     @Test func `are written by the byte map`() {
-        #expect(ControlMessage.version == 4)
-        #expect(ControlMessage.start.bytes == [4, 0, 5, 0])
-        #expect(ControlMessage.ready([.limits, .seccomp]).bytes == [4, 0, 6, 0, 20, 0, 0, 0])
-        #expect(ControlMessage.inboxes(first: 0x0102).bytes == [4, 0, 2, 0, 2, 1, 0, 0])
+        #expect(ControlMessage.version == 5)
+        #expect(ControlMessage.start.bytes == [5, 0, 5, 0])
+        #expect(ControlMessage.ready([.limits, .seccomp]).bytes == [5, 0, 6, 0, 20, 0, 0, 0])
+        #expect(ControlMessage.inboxes(first: 0x0102).bytes == [5, 0, 2, 0, 2, 1, 0, 0])
         #expect(
             ControlMessage.drain(deadline: 0x0102_0304_0506_0708, isRestart: true).bytes
-                == [4, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 1])
-        #expect(ControlMessage.failed(reason: "no").bytes == [4, 0, 8, 0, 2, 0, 0, 0, 0x6E, 0x6F])
+                == [5, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 1])
+        #expect(ControlMessage.failed(reason: "no").bytes == [5, 0, 8, 0, 2, 0, 0, 0, 0x6E, 0x6F])
         let hostKeys = Self.hostKeys([([7, 8], 9)])
-        let start: [UInt8] = [4, 0, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0, 7, 8, 32, 0, 0, 0]
+        let start: [UInt8] = [5, 0, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0, 7, 8, 32, 0, 0, 0]
         #expect(hostKeys.bytes == start + Self.publicKey + [9, 0, 0, 0, 0, 0, 0, 0])
-        let launch: [UInt8] = [4, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 1, 16, 0, 0, 0]
+        let launch: [UInt8] = [5, 0, 1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 1, 16, 0, 0, 0]
         let awaited: [UInt8] = [4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]
         let sandbox: [UInt8] = [0, 0xFE, 0xFF, 0, 0, 0xFE, 0xFF, 0, 0]
         #expect(Array(Self.launch().bytes.prefix(62)) == launch + [UInt8](1...16) + awaited + sandbox)
-        #expect(ControlMessage.route(workers: 3, leaves: true).bytes == [4, 0, 15, 0, 3, 0, 0, 0, 1])
-        #expect(ControlMessage.sourceGone(index: 4).bytes == [4, 0, 19, 0, 4, 0, 0, 0])
+        #expect(ControlMessage.route(workers: 3, leaves: true).bytes == [5, 0, 15, 0, 3, 0, 0, 0, 1])
+        #expect(ControlMessage.sourceGone(index: 4).bytes == [5, 0, 19, 0, 4, 0, 0, 0])
     }
 
     @Test(arguments: every) func `are refused at every truncation and with anything behind them`(
@@ -110,12 +111,12 @@ private var unusual: Configuration {
     }
 
     @Test func `of another version or an unknown kind are refused`() {
-        for version in [0, 1, 3, 5, 0x0100, 0xFFFF] as [UInt16] {
+        for version in [0, 1, 4, 6, 0x0100, 0xFFFF] as [UInt16] {
             let bytes = [UInt8(version & 0xFF), UInt8(version >> 8)] + ControlMessage.start.bytes[2...]
             #expect(error(bytes) == .invalid(field: "version"))
         }
         for kind in [0, 4, 20, 0x0105, 0xFFFF] as [UInt16] {
-            #expect(error([4, 0, UInt8(kind & 0xFF), UInt8(kind >> 8)]) == .invalid(field: "kind"))
+            #expect(error([5, 0, UInt8(kind & 0xFF), UInt8(kind >> 8)]) == .invalid(field: "kind"))
         }
     }
 
@@ -145,8 +146,8 @@ private var unusual: Configuration {
         #expect(error(ControlMessage.route(workers: 0, leaves: false).bytes) == .invalid(field: "workers"))
         #expect(error(ControlMessage.route(workers: 257, leaves: false).bytes) == .invalid(field: "workers"))
         #expect(error(ControlMessage.sourceGone(index: 256).bytes) == .invalid(field: "source"))
-        #expect(error([4, 0, 15, 0, 3, 0, 0, 0, 2]) == .invalid(field: "leaves"))
-        #expect(error([4, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 2]) == .invalid(field: "restart"))
+        #expect(error([5, 0, 15, 0, 3, 0, 0, 0, 2]) == .invalid(field: "leaves"))
+        #expect(error([5, 0, 7, 0, 8, 7, 6, 5, 4, 3, 2, 1, 2]) == .invalid(field: "restart"))
     }
 
     @Test func `with a host key keep its size and the room's`() {
@@ -170,7 +171,8 @@ private var unusual: Configuration {
             { $0.listen = unusual.listen }, { $0.roomsMax = 1 }, { $0.clientsPerRoomMax = 2 },
             { $0.messageBytesMax = 1024 }, { $0.roomIdleSeconds = 3 }, { $0.joinsPerSecondPerAddress = 0 },
             { $0.workers = 64 }, { $0.trustedProxies = [] }, { $0.backlogBytesMax = 2 << 20 },
-            { $0.connectionsMax = 5 }, { $0.connectionsPerAddressMax = 6 }, { $0.shutdownGraceSeconds = 0 },
+            { $0.connectionsMax = 5 }, { $0.connectionsPerAddressMax = 6 }, { $0.roomsPerAddressMax = 7 },
+            { $0.shutdownGraceSeconds = 0 },
             { $0.logLevel = .trace }, { $0.logFormat = .json }, { $0.tls = .init(certificate: "a", privateKey: "b") },
             { $0.metrics = unusual.listen }, { $0.messagesPerSecondMax = 7 }, { $0.bytesPerSecondMax = 8 },
             { $0.pingSeconds = 5 }, { $0.clientAddress = .peer },

@@ -58,7 +58,8 @@ import Testing
                 "shutting_down: 503 shutting down, again in 1", "address_full: 429 too many connections, again in 1",
                 "room_not_found: 404 room not found", "invalid_token: 401 ", "room_mismatch: 403 room mismatch",
                 "host_role_required: 403 host role required", "room_held: 403 room held by another host",
-                "room_full: 503 room full", "max_rooms: 503 max rooms reached",
+                "room_full: 503 room full", "address_rooms_full: 429 too many rooms, again in 1",
+                "max_rooms: 503 max rooms reached",
                 "handoff_failed: 503 relay busy, again in 1",
             ])
     }

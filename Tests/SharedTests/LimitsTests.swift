@@ -12,7 +12,7 @@ import Testing
         #expect(Limits.peerIDBytesMax == 256)
         #expect(Limits.tokenBytesMax == 4096)
         #expect(Limits.requestHeadBytesMax == 16_384)
-        #expect(Limits.joinBurstFactor == 2)
+        #expect(Limits.burstFactor == 2)
         #expect(Limits.hostOverRoomMax == 4)
         #expect(Limits.voiceFramesWaitingMax == 64)
         #expect(Limits.requestSeconds == 10)

@@ -27,7 +27,7 @@ private struct Fixture: ~Copyable {
         munmap(bytes, Self.byteCount)
     }
 
-    static let byteCount = 8192 * (1 + 1024) + 16 * 1024 + 65_536 * 16
+    static let byteCount = 8192 * (1 + 1024) + 16 * 1024 + 262_144 * 16
 
     /// The word at an offset.
     func word(_ offset: Int) -> UInt64 {
@@ -149,7 +149,7 @@ private let second: UInt64 = 1_000_000_000
         own.heartbeat = 5
         #expect(fixture.memory.page(1).state == .serving && fixture.memory.page(1).heartbeat == 5)
         #expect(memory.rooms.take(max: 1) && fixture.memory.rooms.count == 1)
-        #expect(memory.admitJoin(key: 1, rate: 1, burst: 2, now: second) == nil)
+        #expect(memory.admit(key: 1, rate: 1, burst: 2, now: second) == nil)
         // What it may not: each page of the mapping by itself.
         let base = UnsafeMutableRawPointer(own.violationWord) - 40 - 2 * 8192
         var writable: [Int] = []
@@ -332,18 +332,18 @@ extension `The health of the relay` {
     @Test func `admits a burst, then one for each interval that passes`() throws {
         let memory = try Fixture().memory
         // 10 a second, 20 at once: an interval of 100 ms.
-        for _ in 0..<20 { #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start) == nil) }
-        #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start) == 100_000_000)
-        #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start + 1) == 99_999_999)
-        #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start + 99_999_999) == 1)
-        #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start + 100_000_000) == nil)
-        #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start + 100_000_000) == 100_000_000)
+        for _ in 0..<20 { #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start) == nil) }
+        #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start) == 100_000_000)
+        #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start + 1) == 99_999_999)
+        #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start + 99_999_999) == 1)
+        #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start + 100_000_000) == nil)
+        #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start + 100_000_000) == 100_000_000)
         // Half a second: five more, and not six.
-        for _ in 0..<5 { #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start + 600_000_000) == nil) }
-        #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start + 600_000_000) == 100_000_000)
+        for _ in 0..<5 { #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start + 600_000_000) == nil) }
+        #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start + 600_000_000) == 100_000_000)
         // However long: no more than the burst.
-        for _ in 0..<20 { #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start + 3600 * second) == nil) }
-        #expect(memory.admitJoin(key: 7, rate: 10, burst: 20, now: start + 3600 * second) != nil)
+        for _ in 0..<20 { #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start + 3600 * second) == nil) }
+        #expect(memory.admit(key: 7, rate: 10, burst: 20, now: start + 3600 * second) != nil)
     }
 
     @Test(arguments: [(1, 2), (3, 6), (100, 200), (100_000, 200_000)])
@@ -361,7 +361,7 @@ extension `The health of the relay` {
                 ? UInt64.random(in: 0...(2 * interval), using: &random) : 0
             now += pause
             worth = min(worth + pause, UInt64(burst) * interval)
-            let wait = memory.admitJoin(key: 9, rate: rate, burst: burst, now: now)
+            let wait = memory.admit(key: 9, rate: rate, burst: burst, now: now)
             if worth >= interval {
                 worth -= interval
                 #expect(wait == nil, "seed \(seed), round \(round)")
@@ -373,23 +373,23 @@ extension `The health of the relay` {
 
     @Test func `limits each address by itself`() throws {
         let memory = try Fixture().memory
-        for _ in 0..<2 { #expect(memory.admitJoin(key: 1, rate: 1, burst: 2, now: start) == nil) }
-        #expect(memory.admitJoin(key: 1, rate: 1, burst: 2, now: start) != nil)
+        for _ in 0..<2 { #expect(memory.admit(key: 1, rate: 1, burst: 2, now: start) == nil) }
+        #expect(memory.admit(key: 1, rate: 1, burst: 2, now: start) != nil)
         for key in 2...5000 as ClosedRange<UInt64> {
-            let waits = (0..<3).map { _ in memory.admitJoin(key: key, rate: 1, burst: 2, now: start) }
+            let waits = (0..<3).map { _ in memory.admit(key: key, rate: 1, burst: 2, now: start) }
             #expect(waits == [nil, nil, second])
         }
-        #expect(memory.admitJoin(key: 1, rate: 1, burst: 2, now: start) != nil)
+        #expect(memory.admit(key: 1, rate: 1, burst: 2, now: start) != nil)
         #expect(memory.limiterEvictions == 0)
     }
 
     @Test func `knows an address in every worker, and not when a clock is a little behind`() throws {
         let fixture = try Fixture()
         let other = try SharedMemory.map(fixture.file)
-        #expect(fixture.memory.admitJoin(key: 3, rate: 1, burst: 2, now: start) == nil)
-        #expect(other.admitJoin(key: 3, rate: 1, burst: 2, now: start) == nil)
-        #expect(fixture.memory.admitJoin(key: 3, rate: 1, burst: 2, now: start) == second)
-        #expect(other.admitJoin(key: 3, rate: 1, burst: 2, now: start - 5) == second + 5)
+        #expect(fixture.memory.admit(key: 3, rate: 1, burst: 2, now: start) == nil)
+        #expect(other.admit(key: 3, rate: 1, burst: 2, now: start) == nil)
+        #expect(fixture.memory.admit(key: 3, rate: 1, burst: 2, now: start) == second)
+        #expect(other.admit(key: 3, rate: 1, burst: 2, now: start - 5) == second + 5)
     }
 
     @Test func `pushes the entry nearest to its end out of a full neighbourhood, and counts it`() throws {
@@ -397,63 +397,106 @@ extension `The health of the relay` {
         let table = 8192 * 1025 + 16 * 1024
         // Every place is another address's, with an hour to go, but for one of each sixteen with a second to go.
         let hour = start + 3600 * second
-        for place in 0..<65_536 {
+        for place in 0..<262_144 {
             fixture.setWord(table + 16 * place, 1_000_000 + UInt64(place))
             fixture.setWord(table + 16 * place + 8, place.isMultiple(of: 16) ? start + second : hour)
         }
         // One join of another address: it takes a place, and what that place owes, which is less than its own limit.
-        let wait = fixture.memory.admitJoin(key: 5, rate: 1, burst: 4, now: start)
+        let wait = fixture.memory.admit(key: 5, rate: 1, burst: 4, now: start)
         #expect(wait == nil)
         #expect(fixture.memory.limiterEvictions == 1)
-        let places = (0..<65_536).filter { fixture.word(table + 16 * $0) == 5 }
+        let places = (0..<262_144).filter { fixture.word(table + 16 * $0) == 5 }
         #expect(places.count == 1)
         let place = try #require(places.first)
         #expect(place.isMultiple(of: 16))
         let arrival = fixture.word(table + 16 * place + 8)
         #expect(arrival == start + 2 * second)
         // Its own entry from now on.
-        #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 4, now: start) == nil)
+        #expect(fixture.memory.admit(key: 5, rate: 1, burst: 4, now: start) == nil)
         #expect(fixture.memory.limiterEvictions == 1)
     }
 
     @Test func `takes an entry whose time has passed without a debt and without counting it`() throws {
         let fixture = try Fixture(workers: 1)
         let table = 8192 * 1025 + 16 * 1024
-        for place in 0..<65_536 {
+        for place in 0..<262_144 {
             fixture.setWord(table + 16 * place, 1_000_000 + UInt64(place))
             fixture.setWord(table + 16 * place + 8, start)
         }
-        for _ in 0..<2 { #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 2, now: start) == nil) }
-        #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 2, now: start) == second)
+        for _ in 0..<2 { #expect(fixture.memory.admit(key: 5, rate: 1, burst: 2, now: start) == nil) }
+        #expect(fixture.memory.admit(key: 5, rate: 1, burst: 2, now: start) == second)
         #expect(fixture.memory.limiterEvictions == 0)
     }
 
     @Test func `is neither stopped nor shut by an arrival time that none of its workers wrote`() throws {
         let fixture = try Fixture()
-        #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 2, now: start) == nil)
+        #expect(fixture.memory.admit(key: 5, rate: 1, burst: 2, now: start) == nil)
         let table = 8192 * 1025 + 16 * 1024
         let places = (0..<65_536).filter { fixture.word(table + 16 * $0) == 5 }
         let place = try #require(places.first)
         for arrival in [.max, .max - 1, start + 61 * second] as [UInt64] {
             fixture.setWord(table + 16 * place + 8, arrival)
-            #expect(fixture.memory.admitJoin(key: 5, rate: 1, burst: 2, now: start) == nil)
+            #expect(fixture.memory.admit(key: 5, rate: 1, burst: 2, now: start) == nil)
         }
     }
 
     @Test func `admits no more than its whole table in one instant, however many addresses come`() throws {
         let memory = try Fixture().memory
         var admitted = 0
-        for key in 1...300_000 as ClosedRange<UInt64>
-        where memory.admitJoin(key: key, rate: 1, burst: 2, now: start) == nil {
+        for key in 1...1_200_000 as ClosedRange<UInt64>
+        where memory.admit(key: key, rate: 1, burst: 2, now: start) == nil {
             admitted += 1
         }
-        #expect(admitted <= 2 * 65_536)
-        #expect(admitted > 65_536)
+        #expect(admitted <= 2 * 262_144)
+        #expect(admitted > 262_144)
         #expect(memory.limiterEvictions > 0)
         // When the flood is over, all is as before.
-        #expect(memory.admitJoin(key: 999_999_999, rate: 1, burst: 2, now: start + 3 * second) == nil)
-        #expect(memory.admitJoin(key: 999_999_999, rate: 1, burst: 2, now: start + 3 * second) == nil)
-        #expect(memory.admitJoin(key: 999_999_999, rate: 1, burst: 2, now: start + 3 * second) == second)
+        #expect(memory.admit(key: 999_999_999, rate: 1, burst: 2, now: start + 3 * second) == nil)
+        #expect(memory.admit(key: 999_999_999, rate: 1, burst: 2, now: start + 3 * second) == nil)
+        #expect(memory.admit(key: 999_999_999, rate: 1, burst: 2, now: start + 3 * second) == second)
+    }
+
+    @Test func `has a bucket of its own for joins, and one ten times as large for other requests`() throws {
+        let memory = try Fixture().memory
+        let keys = try #require(Address("192.0.2.1")).keys
+        for (bucket, burst) in [(RateBucket.joins, 6), (.requests, 60)] {
+            for _ in 0..<burst { #expect(memory.admit(keys, to: bucket, rate: 3, now: start) == nil) }
+            let wait = try #require(memory.admit(keys, to: bucket, rate: 3, now: start))
+            #expect(abs(Int(wait) - 2_000_000_000 / burst) <= burst)
+        }
+        let neighbour = try #require(Address("192.0.2.2")).keys
+        #expect(memory.admit(neighbour, to: .joins, rate: 3, now: start) == nil)
+    }
+
+    @Test func `lets all networks of a /48 together have sixteen times as much as one of them`() throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var random = SplitMix64(seed: seed)
+        let memory = try Fixture().memory
+        var admitted = 0
+        var byNetwork: [UInt64: Int] = [:]
+        for _ in 0..<5000 {
+            let network = UInt64.random(in: 0..<200, using: &random)
+            let keys = Address(high: 0x2001_0db8_0001_0000 | network, low: 1).keys
+            guard memory.admit(keys, to: .joins, rate: 5, now: start) == nil else { continue }
+            admitted += 1
+            byNetwork[network, default: 0] += 1
+        }
+        #expect(admitted == 160, "seed \(seed)")
+        #expect(byNetwork.values.allSatisfy { $0 <= 10 }, "seed \(seed)")
+        // One network that is refused takes nothing from the others.
+        let other = try Fixture().memory
+        let greedy = Address(high: 0x2001_0db8_0001_0000, low: 1).keys
+        var own = 0
+        for _ in 0..<5000 where other.admit(greedy, to: .joins, rate: 5, now: start) == nil { own += 1 }
+        #expect(own == 10)
+        let quiet = Address(high: 0x2001_0db8_0001_0001, low: 1).keys
+        #expect(other.admit(quiet, to: .joins, rate: 5, now: start) == nil)
+        // And networks that are refused because of their /48 have nothing taken of their own.
+        let refused = Address(high: 0x2001_0db8_0001_FFFF, low: 1).keys
+        for _ in 0..<50 { #expect(memory.admit(refused, to: .joins, rate: 5, now: start) != nil) }
+        let later = start + 20 * second
+        for _ in 0..<10 { #expect(memory.admit(refused, to: .joins, rate: 5, now: later) == nil) }
+        #expect(memory.limiterEvictions == 0)
     }
 
     @Test func `admits exactly a burst among many threads that join at the same time`() throws {
@@ -462,7 +505,7 @@ extension `The health of the relay` {
         let admitted = Atomic(0)
         let start = start
         inParallel(4) { thread in
-            for _ in 0..<5000 where mappings[thread].admitJoin(key: 42, rate: 100, burst: 777, now: start) == nil {
+            for _ in 0..<5000 where mappings[thread].admit(key: 42, rate: 100, burst: 777, now: start) == nil {
                 admitted.add(1, ordering: .relaxed)
             }
         }

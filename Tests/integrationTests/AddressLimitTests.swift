@@ -198,3 +198,152 @@ import Testing
         }
     }
 }
+
+@Suite struct `Rooms of one address` {
+    private func open(_ relay: Relay, for client: String, _ session: Session = Session()) async throws -> RawClient {
+        try await relay.rawJoin(session.host().with("X-Forwarded-For", client))
+    }
+
+    private func answer(_ relay: Relay, for client: String) async throws -> String {
+        try await relay.answer(Session().host().with("X-Forwarded-For", client)).answer
+    }
+
+    @Test func `are limited over all workers, stay counted over reloads and crashes, and are forgotten`() async throws {
+        let variables = ["RELAY_MAX_ROOMS_PER_IP": "4", "RELAY_MAX_ROOMS": "9"]
+        try await Relay.runChangeable(workers: 3, variables, losesWorkers: true) { relay in
+            var hosts: [RawClient] = []
+            let sessions = (0..<4).map { _ in Session() }
+            for session in sessions { hosts.append(try await open(relay, for: "192.0.2.1", session)) }
+            func expectFull(_ note: String) async throws {
+                for _ in 0..<3 { #expect(try await answer(relay, for: "192.0.2.1") == "429 too many rooms", "\(note)") }
+            }
+            try await expectFull("at first")
+            // Guests of theirs, and hosts of rooms that are open, whatever address they have; and others' rooms.
+            for session in sessions {
+                _ = try await relay.rawJoin(session.guest().with("X-Forwarded-For", "192.0.2.1"))
+                _ = try await relay.rawJoin(session.host().with("X-Forwarded-For", "192.0.2.1"))
+            }
+            var others: [RawClient] = []
+            for _ in 0..<4 { others.append(try await open(relay, for: "192.0.2.2")) }
+            others.append(try await open(relay, for: "192.0.2.3"))
+            // Before the relay's own limit.
+            try await expectFull("with a full relay")
+            #expect(try await answer(relay, for: "192.0.2.4") == "503 max rooms reached")
+            for other in others { other.reset() }
+            try await relay.change()
+            try await expectFull("after a reload")
+            try relay.set("RELAY_WORKERS", "2")
+            try await relay.change()
+            try await expectFull("after another")
+            // All workers die, and with them what they had.
+            for worker in relay.workerPIDs { kill(worker, SIGKILL) }
+            try await relay.healthy()
+            var again: [RawClient] = []
+            try await eventually("as many rooms as may be, and no more") {
+                for client in again { client.reset() }
+                again = []
+                for _ in 0..<5 {
+                    guard let client = try? await open(relay, for: "192.0.2.1") else { break }
+                    again.append(client)
+                }
+                return again.count == 4
+            }
+        }
+    }
+
+    @Test func `are limited by /64 and eight times as loosely by /48`() async throws {
+        try await Relay.run(workers: 3, ["RELAY_MAX_ROOMS_PER_IP": "2"]) { relay in
+            var hosts: [RawClient] = []
+            for network in 0..<8 {
+                for host in 1...2 { hosts.append(try await open(relay, for: "2001:db8:0:\(network)::\(host)")) }
+                #expect(try await answer(relay, for: "2001:db8:0:\(network)::9") == "429 too many rooms")
+            }
+            #expect(try await answer(relay, for: "2001:db8:0:99::1") == "429 too many rooms")
+            hosts.append(try await open(relay, for: "2001:db8:1::1"))
+            // IPv4 behind NAT64 is counted by its own address.
+            for host in 1...3 {
+                hosts.append(try await open(relay, for: "64:ff9b::192.0.2.\(host)"))
+                hosts.append(try await open(relay, for: "192.0.2.\(host)"))
+                #expect(try await answer(relay, for: "64:ff9b::192.0.2.\(host)") == "429 too many rooms")
+            }
+        }
+    }
+}
+
+@Suite struct `Whoever is at another address` {
+    private static let health = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    private static let nobody = ["RELAY_TRUSTED_PROXIES": ""]
+
+    @Test func `is served while one asks for pages without end`() async throws {
+        let variables = Self.nobody.merging(["RELAY_RATE_LIMIT_PER_IP": "1"]) { $1 }
+        try await Relay.run(workers: 2, variables) { relay in
+            let refused = try await awaited("a refusal") { () -> HTTPResponse? in
+                let client = try await RawClient(relay.port, source: 2)
+                try await client.send(Self.health)
+                let answer = try await client.response()
+                return answer.status == 429 ? answer : nil
+            }
+            #expect(refused.answer == "429 rate limit exceeded")
+            #expect(refused["retry-after"] == "1" && refused["connection"] == "close")
+            for _ in 0..<5 { #expect(try await relay.health().status == 200) }
+        }
+    }
+
+    @Test func `gets in while one holds all connections that it can`() async throws {
+        let variables = Self.nobody.merging(["RELAY_MAX_CONNECTIONS": "40", "RELAY_RATE_LIMIT_PER_IP": "0"]) { $1 }
+        try await Relay.run(workers: 1, variables) { relay in
+            var attackers: [RawClient] = []
+            for _ in 0..<60 {
+                let client = try await RawClient(relay.port, source: 2)
+                try await client.send("GET / HTTP/1.1\r\n")
+                attackers.append(client)
+            }
+            let session = Session()
+            let host = try await relay.join(session.host())
+            for _ in 0..<20 {
+                #expect(try await relay.health().status == 200)
+                attackers.append(try await RawClient(relay.port, source: 2))
+            }
+            let guest = try await relay.join(session.guest())
+            guest.send("here")
+            #expect(try await host.data(1) == ["here"])
+            try await eventually("a line in the log") {
+                relay.process.errors.contains("connections that have not joined are many")
+            }
+        }
+    }
+
+    @Test func `gets a handshake while one begins as many as it can`() async throws {
+        let variables = Self.nobody.merging(["RELAY_RATE_LIMIT_PER_IP": "0"]) { $1 }
+        try await Relay.runTLS(workers: 1, variables) { relay in
+            var attackers: [RawClient] = []
+            for index in 0..<600 {
+                let client = try await RawClient(relay.port, source: 2)
+                // A byte, half a head, and what is whole and means nothing.
+                try await client.send([[22], [22, 3, 1, 2], [22, 3, 1, 0, 5, 1, 0, 0, 1, 0]][index % 3])
+                attackers.append(client)
+                guard index % 60 == 59 else { continue }
+                #expect(try await relay.health().status == 200)
+            }
+            // What is not whole is given three seconds.
+            try await eventually("the end of those that say nothing more") {
+                attackers.removeAll { $0.isAtEnd() }
+                return attackers.isEmpty
+            }
+            #expect(try await relay.health().status == 200)
+        }
+    }
+
+    @Test func `gets a handshake while one uses up its rate`() async throws {
+        let variables = Self.nobody.merging(["RELAY_RATE_LIMIT_PER_IP": "1"]) { $1 }
+        try await Relay.runTLS(workers: 2, variables) { relay in
+            // No ClientHello, but whole: each is worth a token, and an alert.
+            try await eventually("one that is closed without an alert") {
+                let client = try await RawClient(relay.port, source: 2)
+                try await client.send([22, 3, 1, 0, 5, 1, 0, 0, 1, 0])
+                return (try? await client.rest()) == []
+            }
+            #expect(try await relay.health().status == 200)
+        }
+    }
+}

@@ -88,6 +88,30 @@ import Testing
         }
     }
 
+    @Test func `leaves its rooms to their hosts for a minute, whoever comes and goes meanwhile`() async throws {
+        try await Relay.run(workers: 2, ["RELAY_RATE_LIMIT_PER_IP": "0"], losesWorkers: true) { relay in
+            let sessions = (0..<6).map { _ in Session() }
+            var hosts: [WebSocketClient] = []
+            for session in sessions { hosts.append(try await relay.join(session.host())) }
+            try await relay.keysTold()
+            for victim in relay.workerPIDs { kill(victim, SIGKILL) }
+            try await relay.healthy()
+            for session in sessions {
+                // A guest is the first one back, and gives up.
+                let guest = try await awaited("the room's key") { try? await relay.join(session.guest()) }
+                guest.abort()
+                let stranger = Session(session.room)
+                try await eventually("an empty room") {
+                    let answer = try await relay.answer(stranger.guest()).answer
+                    return answer.hasPrefix("401")
+                }
+                #expect(try await relay.answer(stranger.host()).answer == "403 room held by another host")
+                _ = try await relay.join(session.guest())
+                _ = try await relay.join(session.host())
+            }
+        }
+    }
+
     @Test func `is brought about where it hangs`() async throws {
         try await Relay.run(workers: 2, losesWorkers: true) { relay in
             let victim = try #require(relay.workerPIDs.first)

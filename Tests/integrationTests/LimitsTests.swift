@@ -62,7 +62,7 @@ import Testing
             #expect(admitted >= 10)
             #expect(Double(admitted) <= 10 + 5 * seconds)
             #expect(refused > 0 || seconds > 9)
-            // The pages are not limited, and time heals.
+            // The pages have a bucket of their own, and time heals.
             #expect(try await relay.health().status == 200)
             let session = Session()
             _ = try await awaited("a join to be admitted again") { try? await relay.join(session.host()) }

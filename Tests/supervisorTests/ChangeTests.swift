@@ -73,12 +73,23 @@ import Testing
             for near in nears { _ = close(near) }
             fars += pairs.map(\.far)
         }
-        #expect(place.discardInbox().count == 3)
+        // And messages that say where something is counted: a connection, and a room whose members have all been sent.
+        let charge = AddressCharge(narrow: AddressToken(bits: 0x0102), wide: AddressToken(bits: 0x0304))
+        let message: [UInt8] = Array(repeating: 9, count: 8) + [2, 1, 0, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0, 7]
+        let (near, far) = try MessagePair(bufferBytes: 4096).split()
+        #expect(clinux_send_message(place.inboxSender, message, message.count, [near], 1) == 0)
+        #expect(clinux_send_message(place.inboxSender, message, message.count, nil, 0) == 0)
+        _ = close(near)
+        fars.append(far)
+        let lost = place.discardInbox()
+        #expect(lost.connections == 4)
+        #expect(lost.charges.filter { $0 != .none } == [charge, charge])
         var byte: UInt8 = 0
         for far in fars {
             #expect(read(far, &byte, 1) == 0)
             _ = close(far)
         }
-        #expect(place.discardInbox().isEmpty)
+        let rest = place.discardInbox()
+        #expect(rest.connections == 0 && rest.charges.isEmpty)
     }
 }

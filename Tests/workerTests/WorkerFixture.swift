@@ -18,6 +18,8 @@ struct WorkerFixture: ~Copyable {
         var survivingKeys: [RoomID: SurvivingKey] = [:]
         var configuration = Configuration()
         var tlsContext: TLSContext?
+        /// The file with a table of addresses, if connections and rooms are counted in one.
+        var addresses: Int32?
         /// What the inbox's buffers are asked to be.
         var inboxBytes: Int32 = 65_536
         /// What each piece of work takes: the time between two looks at the clock.
@@ -47,11 +49,16 @@ struct WorkerFixture: ~Copyable {
         let (inbox, inboxSender) = try MessagePair(bufferBytes: options.inboxBytes).split()
         let (listener, nobody) = try StreamPair().split()
         let copies = (0..<options.workers).map { _ in fcntl(inboxSender, F_DUPFD_CLOEXEC, 3) }
+        var ledger: AddressLedger?
+        if let file = options.addresses, let table = try AddressTable.map(file) {
+            ledger = try AddressLedger(table, page: options.page, file: file)
+        }
         worker = try Worker(
             Launched(
                 index: options.index, page: options.page, standsBy: options.standsBy,
                 awaited: options.awaited, configuration: options.configuration, placementKey: Self.placementKey,
-                memory: memory, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, listeners: [listener],
+                memory: memory, addresses: ledger, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
+                listeners: [listener],
                 inbox: Descriptor(owning: inbox), outboxes: copies,
                 control: ControlChannel(Descriptor(owning: control)), survivingKeys: options.survivingKeys,
                 ciphers: try RecordCiphers(), tlsContext: options.tlsContext, tickets: nil, ticketGeneration: 0))
@@ -78,9 +85,9 @@ struct WorkerFixture: ~Copyable {
     }
 
     /// The same with a socket of the test's.
-    mutating func adopt(_ socket: Int32, isSecure: Bool = false, peer: String = "192.0.2.1") throws -> UInt32 {
-        let peer = try #require(Address(peer))
-        #expect(worker.memory.connections.take(max: 1000))
+    mutating func adopt(_ socket: Int32, isSecure: Bool = false, peer text: String = "192.0.2.1") throws -> UInt32 {
+        let peer = try #require(Address(text))
+        #expect(worker.memory.connections.take(max: 100_000))
         let adopted = worker.adopt(
             Connection(socket: Descriptor(owning: socket), peer: peer, isSecure: isSecure, now: worker.second))
         return try #require(adopted)

@@ -33,6 +33,8 @@ package enum CloseReason: UInt8, CounterLabel {
     case tlsViolation
     /// The client sent a fatal TLS alert.
     case tlsAlert
+    /// It had not joined, and its place was needed: its address had more such connections than others.
+    case gaveWay
 
     package var label: StaticString {
         switch self {
@@ -54,6 +56,7 @@ package enum CloseReason: UInt8, CounterLabel {
         case .flushTimeout: "flush_timeout"
         case .tlsViolation: "tls_violation"
         case .tlsAlert: "tls_alert"
+        case .gaveWay: "gave_way"
         }
     }
 }

@@ -36,6 +36,8 @@ package enum Counter: Int, CaseIterable, Sendable {
     case acceptFailed
     case requests
     case requestRefused
+    /// Those of them that were more than the address's rate.
+    case requestRateLimited
     case bytesReceived
     case bytesSent
 

@@ -24,6 +24,7 @@ package enum JoinResult: UInt8, CounterLabel {
     case hostRoleRequired
     case roomHeld
     case roomFull
+    case addressRoomsFull
     case maxRooms
     /// The worker of its room could not take it in time.
     case handoffFailed
@@ -50,6 +51,7 @@ package enum JoinResult: UInt8, CounterLabel {
         case .hostRoleRequired: ("host_role_required", .forbidden, "host role required", nil)
         case .roomHeld: ("room_held", .forbidden, "room held by another host", nil)
         case .roomFull: ("room_full", .serviceUnavailable, "room full", nil)
+        case .addressRoomsFull: ("address_rooms_full", .tooManyRequests, "too many rooms", 1)
         case .maxRooms: ("max_rooms", .serviceUnavailable, "max rooms reached", nil)
         case .handoffFailed: ("handoff_failed", .serviceUnavailable, "relay busy", 1)
         }

@@ -21,6 +21,10 @@ package enum TLSHandshakeFailureReason: UInt8, CounterLabel {
     case internalError
     /// libssl does not behave as TLSHandshake relies on.
     case libraryChanged
+    /// The address makes more than its rate (RateBucket.requests): closed before the handshake.
+    case rateLimited
+    /// Others needed its place, or its place in line.
+    case gaveWay
 
     package var label: StaticString {
         switch self {
@@ -33,6 +37,8 @@ package enum TLSHandshakeFailureReason: UInt8, CounterLabel {
         case .tooLong: "too_long"
         case .internalError: "internal"
         case .libraryChanged: "library_changed"
+        case .rateLimited: "rate_limited"
+        case .gaveWay: "gave_way"
         }
     }
 }

@@ -158,6 +158,10 @@ extension Metrics {
         .counter("relay_requests_total", "HTTP requests, joins among them.", .requests),
         .counter(
             "relay_requests_refused_total", "HTTP requests refused, joins that failed among them.", .requestRefused),
+        .counter(
+            "relay_requests_rate_limited_total",
+            "HTTP requests other than joins that were refused because their address makes too many.",
+            .requestRateLimited),
         .counters(
             "relay_client_address_conflicts_total",
             "Requests that count for their trusted proxy, because its headers don't say whose they are, by reason.",

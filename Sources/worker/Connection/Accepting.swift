@@ -9,11 +9,8 @@ import Shared
 extension Worker {
     /// Takes new connections from one of this worker's listeners.
     mutating func acceptConnections(_ listener: Int) {
-        guard waitingHandshakes.count < Limits.tlsHandshakesWaitingMax else {
-            pauseAccepting(UInt64(Limits.busyTurnMilliseconds) * 1_000_000)
-            return
-        }
-        for _ in 0..<Limits.acceptsPerTurnMax where !clock.isOver {
+        var gaveWay = 0
+        for _ in 0..<Limits.acceptsPerTurnMax where !clock.isOver && gaveWay < Limits.gaveWayPerTurnMax {
             defer { lookAtClock() }
             var storage = sockaddr_storage()
             let number = unsafe clinux_accept(listeners[listener], &storage)
@@ -30,17 +27,22 @@ extension Worker {
                 refuseStranger(socket, peer)
                 continue
             }
-            guard reserve(Limits.connectionHeldBytes),
-                memory.connections.take(max: configuration.connectionsMax)
-            else {
+            guard reserve(Limits.connectionHeldBytes) else {
                 refuse(socket)
                 continue
             }
             var connection = Connection(socket: socket, peer: peer, isSecure: tlsContext != nil, now: second)
             if awaitsProxyHeaders { connection.phase = .proxyHeader }
             guard countAddress(&connection) else {
-                memory.connections.give()
                 refuseAddress(connection.socket, peer)
+                continue
+            }
+            switch takePlace(for: peer) {
+            case .free: break
+            case .another: gaveWay += 1
+            case .none:
+                abandonAddress(connection.addressCharge)
+                refuse(connection.socket)
                 continue
             }
             adopt(connection)
@@ -72,8 +74,11 @@ extension Worker {
         }
         countConnections()
         account(id.slot)
+        if connections[id.slot].phase != .open { unjoined.insert(id.slot, of: connections[id.slot].client.keys.party) }
+        let seconds =
+            connections[id.slot].phase == .handshake ? Limits.tlsHelloSeconds : Limits.requestSeconds
         // Of many that came in one second not all end in one.
-        let due = connections[id.slot].acceptedAt + UInt32(Limits.requestSeconds) + id.slot % 2
+        let due = connections[id.slot].acceptedAt + UInt32(seconds) + id.slot % 2
         connectionTimers.set(id.slot, in: &connections, due: due)
         return id.slot
     }

@@ -1,10 +1,13 @@
-// RELAY_MAX_CONNECTIONS_PER_IP: how many connections an address has, over all workers (Shared/AddressTable.swift). Where the limit
-// has never been on there is no ledger, and none of this does anything. Where a reload has turned it off, connections that are counted
-// are still given back; where one has turned it on, members of rooms are not counted that were there before.
+// RELAY_MAX_CONNECTIONS_PER_IP and RELAY_MAX_ROOMS_PER_IP: how many connections and rooms an address has, over all workers
+// (Shared/AddressTable.swift). Where neither limit has ever been on there is no ledger, and none of this does anything. Where a
+// reload has turned one off, what is counted is still given back; where one has turned it on, members of rooms are not counted that
+// were there before.
 //
 // A connection is counted as soon as it is known whose it is (ClientNaming.swift): when it is accepted, by its socket's peer. Only a trusted
 // proxy's is not: it stands for many clients. With the PROXY protocol that one is counted when its header has named a client, else
-// when it joins, by the worker that owns the room; a proxy's questions to `/health` are never refused.
+// when it joins, by the worker that owns the room; a proxy's questions to `/health` are never refused for their number of connections.
+//
+// A room is counted at the address whose host opens it, from there on until it closes, wherever it moves.
 
 import CLinux
 import Glibc
@@ -18,25 +21,27 @@ extension Worker {
     mutating func countAddress(_ connection: inout Connection) -> Bool {
         guard countsAddresses else { return true }
         let peer = connection.peer
-        guard !configuration.trustedProxies.contains(where: { $0.contains(peer) }) else { return true }
-        connection.addressToken = takeAddress(peer)
-        return connection.addressToken != .none
+        guard !isTrustedProxy(peer) else { return true }
+        guard let charge = takeAddress(peer) else { return false }
+        connection.addressCharge = charge
+        return true
     }
 
     /// Counts a connection that came through a trusted proxy, once it is known whose it is.
     ///
     /// - Returns: false if the address has as many as it may.
     mutating func countClient(_ slot: UInt32) -> Bool {
-        guard countsAddresses, connections[slot].addressToken == .none else { return true }
-        connections[slot].addressToken = takeAddress(connections[slot].client)
+        guard countsAddresses, connections[slot].addressCharge == .none else { return true }
+        guard let charge = takeAddress(connections[slot].client) else { return false }
+        connections[slot].addressCharge = charge
         holdAddress(slot)
-        return connections[slot].addressToken != .none
+        return true
     }
 
     private var countsAddresses: Bool { addresses != nil && configuration.connectionsPerAddressMax > 0 }
 
-    private func takeAddress(_ address: Address) -> AddressToken {
-        addresses?.take(key: address.limiterKey, max: configuration.connectionsPerAddressMax) ?? .none
+    private func takeAddress(_ address: Address) -> AddressCharge? {
+        addresses?.take(.connection, address.keys, max: configuration.connectionsPerAddressMax)
     }
 
     /// A new connection's address has as many as it may: says so as far as one write does. The caller closes.
@@ -62,43 +67,105 @@ extension Worker {
 
     /// Writes down in the ledger that the connection in this slot is counted.
     mutating func holdAddress(_ slot: UInt32) {
-        let token = connections[slot].addressToken
-        guard token != .none else { return }
-        addresses?.hold(token, slot: slot)
+        let charge = connections[slot].addressCharge
+        guard charge != .none else { return }
+        addresses?.hold(.connection, charge, slot: slot)
     }
 
     /// The connection in this slot ends here.
     mutating func releaseAddress(_ slot: UInt32) {
-        let token = connections[slot].addressToken
-        guard token != .none else { return }
-        connections[slot].addressToken = .none
-        addresses?.release(token, slot: slot)
+        let charge = connections[slot].addressCharge
+        guard charge != .none else { return }
+        connections[slot].addressCharge = .none
+        addresses?.release(.connection, charge, slot: slot)
     }
 
     /// Another worker has been sent the connection in this slot, counted as it is.
     mutating func departAddress(_ slot: UInt32) {
-        guard connections[slot].addressToken != .none else { return }
-        connections[slot].addressToken = .none
-        addresses?.handedOver(slot: slot)
+        guard connections[slot].addressCharge != .none else { return }
+        connections[slot].addressCharge = .none
+        addresses?.handedOver(.connection, slot: slot)
     }
 
-    /// Looks whether the connection that is next in the inbox is counted, and writes it down before it is taken.
-    func expectAddress() -> AddressToken {
+    /// Looks whether what is next in the inbox is counted, and writes it down before it is taken.
+    ///
+    /// - Returns: where the connection is counted, if it is one.
+    func expectAddress() -> AddressCharge {
         guard addresses != nil else { return .none }
         // The message stays, and no descriptor comes without room for it.
-        let received = unsafe recv(inbox.number, receiveBuffer.address, 16, Int32(MSG_PEEK | MSG_DONTWAIT))
-        guard received == 16 else { return .none }
-        let head = unsafe receiveBuffer.prefix(16)
+        let received = unsafe recv(
+            inbox.number, receiveBuffer.address, AddressCharge.messageBytes, Int32(MSG_PEEK | MSG_DONTWAIT))
+        guard received == AddressCharge.messageBytes else { return .none }
+        let head = unsafe receiveBuffer.prefix(received)
         let magic = unsafe UInt32(littleEndian: head.loadUnaligned(as: UInt32.self))
+        let charge = AddressCharge(inMessage: unsafe head.bytes)
+        if magic == MoveMessage.magic && charge != .none { addresses?.expect(.room, charge) }
         guard magic == ConnectionState.magic || magic == MemberState.magic else { return .none }
-        let token = AddressToken(inMessage: unsafe head.bytes)
-        if token != .none { addresses?.expect(token) }
-        return token
+        if charge != .none { addresses?.expect(.connection, charge) }
+        return charge
+    }
+
+    /// A new connection does not come about: it is counted no more.
+    func abandonAddress(_ charge: AddressCharge) {
+        if charge != .none { addresses?.abandon(.connection, charge) }
     }
 
     /// A connection in the inbox could not be taken: it is counted no more.
-    func forgetHandoff(_ token: AddressToken) {
+    func forgetHandoff(_ charge: AddressCharge) {
         memory.connections.give()
-        if token != .none { addresses?.abandon(token) }
+        abandonAddress(charge)
+    }
+}
+
+// MARK: - Rooms
+
+extension Worker {
+    private var countsRooms: Bool { addresses != nil && configuration.roomsPerAddressMax > 0 }
+
+    /// Counts a room that a host at this address opens.
+    ///
+    /// - Returns: nil if the address has as many as it may.
+    func takeRoomAddress(_ address: Address) -> AddressCharge? {
+        guard countsRooms else { return AddressCharge.none }
+        return addresses?.take(.room, address.keys, max: configuration.roomsPerAddressMax)
+    }
+
+    /// The room's host is here: a room that a guest has opened with a key that outlived its worker, or that is older than the
+    /// limit, counts from now on, if it may. It is there, so nobody is refused.
+    mutating func countRoom(_ room: UInt32, of slot: UInt32) {
+        guard countsRooms, rooms[room].addressCharge == .none else { return }
+        if let charge = takeRoomAddress(connections[slot].client) { holdRoomAddress(room, charge) }
+    }
+
+    /// Writes down in the ledger where the room in this slot is counted.
+    mutating func holdRoomAddress(_ room: UInt32, _ charge: AddressCharge) {
+        guard charge != .none else { return }
+        rooms[room].addressCharge = charge
+        addresses?.hold(.room, charge, slot: room)
+    }
+
+    /// The room in this slot ends here.
+    mutating func releaseRoomAddress(_ room: UInt32) {
+        let charge = rooms[room].addressCharge
+        guard charge != .none else { return }
+        rooms[room].addressCharge = .none
+        addresses?.release(.room, charge, slot: room)
+    }
+
+    /// Another worker has been sent the room in this slot, counted as it is.
+    mutating func departRoomAddress(_ room: UInt32) {
+        guard rooms[room].addressCharge != .none else { return }
+        rooms[room].addressCharge = .none
+        addresses?.handedOver(.room, slot: room)
+    }
+
+    /// A room does not come about: it is counted no more.
+    func abandonRoomAddress(_ charge: AddressCharge) {
+        if charge != .none { addresses?.abandon(.room, charge) }
+    }
+
+    /// A room that was expected with this charge has come.
+    func forgetExpectedRoom(_ charge: AddressCharge) {
+        if charge != .none { addresses?.expect(.room, .none) }
     }
 }

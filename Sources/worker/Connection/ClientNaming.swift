@@ -27,10 +27,6 @@ extension Worker {
     /// Whether each connection begins with a PROXY header.
     var awaitsProxyHeaders: Bool { configuration.clientAddress == .proxyProtocol }
 
-    private func isTrusted(_ address: Address) -> Bool {
-        configuration.trustedProxies.contains { $0.contains(address) }
-    }
-
     // MARK: - Headers of a request
 
     /// Settles whose a request is.
@@ -57,7 +53,7 @@ extension Worker {
     /// The first time that a header from this machine is believed only because nobody has said which one counts.
     private mutating func tellOfLoopback(_ request: Request, from peer: Address) {
         guard !clientNamingLog.hasToldOfLoopback, request.hasForwardingHeader, configuration.clientAddress == .auto,
-            peer.isLoopback, isTrusted(peer)
+            peer.isLoopback, isTrustedProxy(peer)
         else { return }
         clientNamingLog.hasToldOfLoopback = true
         logger.notice(
@@ -74,7 +70,7 @@ extension Worker {
     // MARK: - PROXY protocol
 
     /// Whether somebody may connect at all.
-    func mayConnect(_ peer: Address) -> Bool { !awaitsProxyHeaders || isTrusted(peer) }
+    func mayConnect(_ peer: Address) -> Bool { !awaitsProxyHeaders || isTrustedProxy(peer) }
 
     /// A stranger connects where only proxies may: says so as far as one write does. The caller closes.
     mutating func refuseStranger(_ socket: borrowing Descriptor, _ peer: Address) {
@@ -133,7 +129,14 @@ extension Worker {
         connections[slot].input.release()
         connections[slot].client = header.client ?? connections[slot].peer
         connections[slot].isAnnounced = true
+        unjoined.remove(slot)
+        unjoined.insert(slot, of: connections[slot].client.keys.party)
         connections[slot].phase = connections[slot].isSecure ? .handshake : .request
+        if connections[slot].isSecure {
+            let due = min(
+                connections[slot].acceptedAt + UInt32(Limits.requestSeconds), second + UInt32(Limits.tlsHelloSeconds))
+            connectionTimers.set(slot, in: &connections, due: due)
+        }
         // One that is the proxy's own is counted with its join, as ever.
         guard header.client != nil, !countClient(slot) else { return }
         addressRefused(connections[slot].client)

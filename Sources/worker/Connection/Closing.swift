@@ -107,6 +107,7 @@ extension Worker {
     mutating func doom(_ slot: UInt32, _ reason: CloseReason?) {
         guard connections[slot].isServed else { return }
         let id = connections.id(slot)
+        forgetWaiting(slot)
         let wasEnding = connections[slot].phase == .closing || connections[slot].phase == .lingering
         connections[slot].phase = .doomed
         // A connection that was closed for a reason keeps that one, unless its last bytes could not be sent.
@@ -152,6 +153,7 @@ extension Worker {
     /// Another worker has the connection: what is left here goes when the turn ends. Its socket is no longer watched.
     mutating func depart(_ slot: UInt32) {
         precondition(connections[slot].isServed, "only what is served can leave")
+        forgetWaiting(slot)
         connections[slot].phase = .departed
         doomed.append((connections.id(slot), .ended))
         // Freed at once, and not with all that leave in this turn.
@@ -160,9 +162,16 @@ extension Worker {
         account(slot)
     }
 
+    /// Takes a connection that is about to go out of the lists of those that may be made to go.
+    private mutating func forgetWaiting(_ slot: UInt32) {
+        unjoined.remove(slot)
+        if connections[slot].phase == .handshake { waitingHandshakes.remove(slot) }
+    }
+
     /// Removes a connection whose socket is no longer watched; this process's descriptor closes with it.
     mutating func drop(_ slot: UInt32) {
         connectionTimers.clear(slot, in: &connections)
+        unjoined.remove(slot)
         _ = connections[slot].outbox.dropAll(&held.blocks)
         if held.blocks.hasFreed { accountFreedBlocks() }
         leaveShare(slot)

@@ -8,7 +8,7 @@
 //                                          └▶ handingOver ──▶ departed (another worker has it) or closing with 503
 //
 //     proxyHeader  with RELAY_CLIENT_ADDRESS=proxy-protocol only: the proxy's header has not come whole
-//     handshake    TLS only: libssl is at work (TLS/Handshaking.swift)
+//     handshake    TLS only: gathers its ClientHello, waits, or libssl is at work (TLS/Handshaking.swift)
 //     request      reads request heads; answers `/` and `/health`; a `/ws` request leads to `open` or to `handingOver`
 //     handingOver  its room is another worker's, whose inbox is full, or is on its way here: nothing is read until the one takes it
 //                  or the other has come, or the time is up
@@ -64,11 +64,14 @@ struct Connection: ~Copyable, Timed {
     var isPaused = false
 
     /// Where its address is counted (RELAY_MAX_CONNECTIONS_PER_IP); none where it is not.
-    var addressToken = AddressToken.none
+    var addressCharge = AddressCharge.none
 
     // Input
-    /// Of the PROXY header in `proxyHeader`; request bytes in `request` and `handingOver`; payload of a control frame that came in parts in `open`.
+    /// Of the PROXY header in `proxyHeader`, of a ClientHello in `handshake`; request bytes in `request` and `handingOver`; payload of
+    /// a control frame that came in parts in `open`.
     var input = ByteQueue()
+    /// Requests that have been answered, up to as many as there may be.
+    var requests: UInt8 = 0
     /// Bytes of `input` in which the end of the head has been searched in vain.
     var searched = 0
     /// Whether `input` has requests that wait for their answer: nothing more is read meanwhile.
@@ -116,6 +119,14 @@ struct Connection: ~Copyable, Timed {
     var hops: UInt8 = 0
     /// When the last one was wished for, CLOCK_MONOTONIC nanoseconds; 0 if none was.
     var handoffAt: UInt64 = 0
+
+    /// Second in which it ends if it has not joined.
+    var endsUnjoined: UInt32 { acceptedAt + UInt32(Limits.unjoinedSeconds) }
+
+    /// Whether the request that is being answered is its last.
+    func hasAskedEnough(_ second: UInt32) -> Bool {
+        requests >= Limits.requestsPerConnectionMax || second >= endsUnjoined
+    }
 
     /// Whether anything may still be read or written.
     var isServed: Bool { phase != .doomed && phase != .departed }

@@ -14,7 +14,8 @@ extension Worker {
             return
         }
         switch connections[slot].phase {
-        case .proxyHeader, .handshake: doom(slot, .requestTimeout)
+        case .proxyHeader: doom(slot, .requestTimeout)
+        case .handshake: handshakeDue(slot)
         case .request: end(slot, .requestTimeout)
         case .handingOver: refuseHandover(slot)
         case .open: checkLiveness(slot)

@@ -17,7 +17,7 @@ struct Launched: ~Copyable {
     var configuration: Configuration
     var placementKey: [UInt8]
     var memory: SharedMemory
-    /// Where RELAY_MAX_CONNECTIONS_PER_IP is on, or was.
+    /// Where RELAY_MAX_CONNECTIONS_PER_IP or RELAY_MAX_ROOMS_PER_IP is on, or was.
     var addresses: AddressLedger?
     var logger: Logger
     var listeners: [Int32]

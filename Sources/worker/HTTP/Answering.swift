@@ -45,6 +45,7 @@ extension Worker {
                 return nil
             case .refused(let error):
                 page.add(1, to: .requests)
+                guard admitsUnreadable(slot) else { return nil }
                 refuse(slot, error, request: nil)
             case .head(let request):
                 connections[slot].searched = 0
@@ -62,6 +63,10 @@ extension Worker {
             nameClient(slot, request)
         }
         if request.path == "/ws" { return join(slot, request) }
+        guard admits(slot, request) else { return nil }
+        var request = request
+        connections[slot].requests = min(connections[slot].requests, .max - 1) + 1
+        if connections[slot].hasAskedEnough(second) { request.keepAlive = false }
         answerPage(slot, request)
         return nil
     }
@@ -94,7 +99,8 @@ extension Worker {
         connections[slot].input.removeFirst(request.headBytes)
         if request.keepAlive && !request.hasBody && drainDeadline == nil {
             connections[slot].input.releaseIfIdle(above: 0)
-            connectionTimers.set(slot, in: &connections, due: second + UInt32(Limits.requestSeconds))
+            let due = min(second + UInt32(Limits.requestSeconds), connections[slot].endsUnjoined)
+            connectionTimers.set(slot, in: &connections, due: due)
             touch(slot)
         } else {
             finish(slot)

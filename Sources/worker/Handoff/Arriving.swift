@@ -73,7 +73,7 @@ extension Worker {
 
     /// A member has come. Its room opens with the first one.
     mutating func receiveMember(_ member: consuming Member, session: UInt32) {
-        let (id, hostKey, source) = (member.room, member.hostKey, member.roomSource)
+        let (id, hostKey, source, charge) = (member.room, member.hostKey, member.roomSource, member.roomCharge)
         var connection = (consume member).connection
         connection.session = session
         connection.interest = []
@@ -97,7 +97,7 @@ extension Worker {
             }
             room = existing
         } else {
-            room = openRoom(id, hostKey: hostKey, source: source)
+            room = openRoom(id, hostKey: hostKey, source: source, charge: charge)
             // At once: the worker that had it will say that it is gone there.
             tellHostKeys()
             rooms[room].isFrozen = true
@@ -117,13 +117,16 @@ extension Worker {
     /// Something about the move itself.
     mutating func receive(_ message: MoveMessage) {
         switch message {
-        case .complete(let id, let activeAt, let quietSince):
+        case .complete(let id, let charge, let activeAt, let quietSince):
             guard let room = roomsByID[RoomID(bytes: id)] else {
                 // None of its members could be taken here: it is closed, and its place in the quota free.
                 if awaiting.mayCome(id) && drainDeadline == nil { memory.rooms.give() }
+                abandonRoomAddress(charge)
                 admitWaiting(for: RoomID(bytes: id))
                 return
             }
+            // It is here, with its charge.
+            forgetExpectedRoom(charge)
             guard isArriving(room) else { return }
             rooms[room].activeAt = min(second, activeAt)
             completeRoom(room)
@@ -166,9 +169,13 @@ extension Worker {
 
     /// A host key that outlived its room's worker.
     mutating func takeKey(_ room: [UInt8], _ publicKey: [UInt8], _ expiry: UInt64) {
-        guard roomsByID[RoomID(bytes: room)] == nil else { return }
         let expiry = expiry == 0 ? now + Limits.hostKeySurvivalNanoseconds : expiry
         let key = SurvivingKey(publicKey: publicKey, expiry: expiry)
+        if let open = roomsByID[RoomID(bytes: room)] {
+            // It has opened again before. When it closes the key goes on to its end.
+            if rooms[open].hostKey == publicKey { survivingKeys[RoomID(bytes: room)] = key }
+            return
+        }
         let isKnown = survivingKeys.updateValue(key, forKey: RoomID(bytes: room)) != nil
         page.add(1, to: .hostKeysRestored)
         reportHostKey(room, publicKey, expiry: expiry, isKnown: isKnown)

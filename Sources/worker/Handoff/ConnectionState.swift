@@ -5,21 +5,21 @@
 //     4       2      version of this format
 //     6       1      phase: 0 request: its bytes hold the whole request head and what came behind it, or, when the sender leaves
 //                    (Moving.swift), what has come of it; 1 proxyHeader: its bytes hold what has come of the PROXY header;
-//                    2 handshake: TLS, and not a byte of it has been read
+//                    2 handshake: TLS, with what has come of its ClientHello
 //     7       1      hops: how often the connection has been handed over to its room's owner, at most
 //                    Limits.handoffHopsMax
-//     8       8      where its address is counted (AddressToken); 0: nowhere
-//     16      16     the socket's peer, network order
-//     32      4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
-//     36      4      i: count of input bytes
-//     40      4      o: count of output bytes
-//     44      4      s: count of session bytes; 0 for a connection without TLS
-//     48      8      when the handoff was wished for: CLOCK_MONOTONIC nanoseconds
-//     56      16     the client's address that limits and logs go by, network order
-//     72      1      flags: 1 the address comes of a PROXY header, 2 speaks TLS, or will
-//     73      i      input, decrypted and not yet taken
-//     73+i    o      output, TLS records that the socket has not taken
-//     73+i+o  s      the TLS session (TLS/TLSSessionState.swift): keys, sequence numbers, records not yet decrypted
+//     8       16     where its address is counted (AddressCharge); 0: nowhere
+//     24      16     the socket's peer, network order
+//     40      4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
+//     44      4      i: count of input bytes
+//     48      4      o: count of output bytes
+//     52      4      s: count of session bytes; 0 for a connection without TLS
+//     56      8      when the handoff was wished for: CLOCK_MONOTONIC nanoseconds
+//     64      16     the client's address that limits and logs go by, network order
+//     80      1      flags: 1 the address comes of a PROXY header, 2 speaks TLS, or will
+//     81      i      input, decrypted and not yet taken
+//     81+i    o      output, TLS records that the socket has not taken
+//     81+i+o  s      the TLS session (TLS/TLSSessionState.swift): keys, sequence numbers, records not yet decrypted
 //
 // Order of a handoff: the state is taken -> sent -> the sender stops watching the socket (a descriptor that is open elsewhere keeps
 // firing) and forgets the connection. Nothing is read or sealed in between, because the loop does not turn. On failure nothing was
@@ -49,9 +49,9 @@ enum ConnectionStateError: Error, Equatable {
 }
 
 enum ConnectionState {
-    static let version: UInt16 = 5
+    static let version: UInt16 = 6
     static let magic: UInt32 = 0x4359_4C52  // "RLYC", little-endian
-    static let headBytes = 73
+    static let headBytes = 81
 
     /// Writes a connection that is still a request down, but for its session, which its caller appends: `sessionBytes` of it.
     /// Room is made for all of it first, so that growing leaves no copy of a secret.
@@ -65,7 +65,8 @@ enum ConnectionState {
         append(version, to: &message)
         message.append(phase(connection))
         message.append(connection.hops + (counts ? 1 : 0))
-        append(connection.addressToken.bits, to: &message)
+        append(connection.addressCharge.narrow.bits, to: &message)
+        append(connection.addressCharge.wide.bits, to: &message)
         append(connection.peer, to: &message)
         append(connection.acceptedAt, to: &message)
         append(UInt32(connection.input.count), to: &message)
@@ -112,34 +113,34 @@ enum ConnectionState {
         let phase = bytes.byte(6)
         guard phase <= 2 else { throw .phase(phase) }
         guard bytes.byte(7) <= Limits.handoffHopsMax else { throw .hops(bytes.byte(7)) }
-        let input = Int(load(bytes, 36, as: UInt32.self))
+        let input = Int(load(bytes, 44, as: UInt32.self))
         guard input <= Limits.handoffInputBytesMax else { throw .inputTooLong(input) }
-        let output = Int(load(bytes, 40, as: UInt32.self))
+        let output = Int(load(bytes, 48, as: UInt32.self))
         guard output <= Limits.handoffOutputBytesMax else { throw .outputTooLong(output) }
-        let session = Int(load(bytes, 44, as: UInt32.self))
+        let session = Int(load(bytes, 52, as: UInt32.self))
         guard output == 0 || session > 0 else { throw .outputWithoutSession }
-        let flags = bytes.byte(72)
+        let flags = bytes.byte(80)
         guard flags < 4 else { throw .flags(flags) }
         let isSecure = flags & 2 != 0
         switch phase {
         // Over TLS a request needs its session, and nothing else has one.
         case 0: guard isSecure == (session > 0) else { throw .flags(flags) }
         case 1: guard session == 0, input < Limits.proxyHeaderBytesMax else { throw .phase(phase) }
-        default: guard session == 0, input == 0, isSecure else { throw .phase(phase) }
+        default: guard session == 0, input <= Limits.tlsHelloBytesMax, isSecure else { throw .phase(phase) }
         }
         // Three 32-bit counts: no sum of them overflows.
         let total = headBytes + input + output + session
         guard bytes.byteCount >= total else { throw .truncated }
         guard bytes.byteCount == total else { throw .trailing(bytes.byteCount - total) }
         var connection = Connection(
-            socket: socket, peer: address(bytes, 16), isSecure: isSecure,
-            now: min(now, load(bytes, 32, as: UInt32.self)))
+            socket: socket, peer: address(bytes, 24), isSecure: isSecure,
+            now: min(now, load(bytes, 40, as: UInt32.self)))
         connection.phase = [.request, .proxyHeader, .handshake][Int(phase)]
-        connection.client = address(bytes, 56)
+        connection.client = address(bytes, 64)
         connection.isAnnounced = flags & 1 != 0
         connection.hops = bytes.byte(7)
-        connection.addressToken = AddressToken(inMessage: bytes)
-        connection.handoffAt = load(bytes, 48, as: UInt64.self)
+        connection.addressCharge = AddressCharge(inMessage: bytes)
+        connection.handoffAt = load(bytes, 56, as: UInt64.self)
         connection.input.append(bytes.extracting(headBytes..<(headBytes + input)))
         connection.sealed.append(bytes.extracting((headBytes + input)..<(headBytes + input + output)))
         return Decoded(connection: connection, session: (total - session)..<total)

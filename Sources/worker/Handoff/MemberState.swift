@@ -5,7 +5,8 @@
 //     4      magic "RLYM"
 //     2      version of this format
 //     2      0
-//     8      where its address is counted (AddressToken); 0: nowhere
+//     16     where its address is counted (AddressCharge); 0: nowhere
+//     16     where the room is counted; 0: nowhere
 //     16     the socket's peer, as two u64
 //     16     the client's address that limits and logs go by, as two u64
 //     4      accepted: CLOCK_MONOTONIC seconds, the same clock in every process
@@ -42,6 +43,8 @@ struct Member: ~Copyable {
     var room: [UInt8]
     var hostKey: [UInt8]
     var roomSource: UInt64
+    /// Where the room is counted.
+    var roomCharge: AddressCharge
     /// Where in the message its session lies: empty for one without TLS.
     var session: Range<Int>
 }
@@ -118,7 +121,8 @@ enum MemberState {
         writer.write(magic)
         writer.write(version)
         writer.write(UInt16(0))
-        writer.write(connection.addressToken.bits)
+        writer.write(connection.addressCharge)
+        writer.write(room.addressCharge)
         writer.write(connection.peer.high)
         writer.write(connection.peer.low)
         writer.write(connection.client.high)
@@ -149,7 +153,8 @@ enum MemberState {
 
     /// What stands in front of the queues.
     private struct Head {
-        var addressToken: AddressToken
+        var addressCharge: AddressCharge
+        var roomCharge: AddressCharge
         var peer: Address
         var client: Address
         var acceptedAt: UInt32
@@ -176,7 +181,8 @@ enum MemberState {
             guard try reader.read(UInt32.self) == magic else { throw .invalid(field: "format") }
             guard try reader.read(UInt16.self) == version else { throw .invalid(field: "version") }
             guard try reader.read(UInt16.self) == 0 else { throw .invalid(field: "format") }
-            addressToken = AddressToken(bits: try reader.read())
+            addressCharge = try reader.readCharge()
+            roomCharge = try reader.readCharge()
             peer = Address(high: try reader.read(), low: try reader.read())
             client = Address(high: try reader.read(), low: try reader.read())
             acceptedAt = try reader.read()
@@ -232,7 +238,7 @@ enum MemberState {
         connection.phase = .open
         connection.client = head.client
         connection.isAnnounced = head.flags & 8 != 0
-        connection.addressToken = head.addressToken
+        connection.addressCharge = head.addressCharge
         connection.hasSaidData = head.flags & 1 != 0
         connection.pingDue = min(now + UInt32(Limits.pingSecondsRange.upperBound), head.pingDue)
         connection.heardAt = min(now, head.heardAt)
@@ -252,6 +258,7 @@ enum MemberState {
         connection.outbox = outbox
         return Member(
             connection: connection, room: head.room, hostKey: head.hostKey, roomSource: head.roomSource,
+            roomCharge: head.roomCharge,
             session: (bytes.byteCount - head.sessionBytes)..<bytes.byteCount)
     }
 
@@ -283,5 +290,19 @@ enum MemberState {
             queue.append(bytes.extracting(offset..<(offset + count)))
         }
         offset += count
+    }
+}
+
+extension ByteWriter {
+    /// Where something is counted: two tokens.
+    mutating func write(_ charge: AddressCharge) {
+        write(charge.narrow.bits)
+        write(charge.wide.bits)
+    }
+}
+
+extension ByteReader {
+    mutating func readCharge() throws(ByteCodingError) -> AddressCharge {
+        AddressCharge(narrow: AddressToken(bits: try read()), wide: AddressToken(bits: try read()))
     }
 }

@@ -5,6 +5,8 @@
 //     4      magic "RLYR"
 //     2      version of this format
 //     1      kind
+//     1      0
+//     16     complete: where the room is counted (AddressCharge), to be given back if the room does not come about; else 0
 //     ...    by kind:
 //
 //     1  complete   every member of the room has been sent: it goes on. room (u32 count, bytes), active at: u32 seconds, quiet
@@ -15,11 +17,11 @@
 import Shared
 
 enum MoveMessage: Equatable {
-    case complete(room: [UInt8], activeAt: UInt32, quietSince: UInt64)
+    case complete(room: [UInt8], charge: AddressCharge, activeAt: UInt32, quietSince: UInt64)
     case hostKey(room: [UInt8], publicKey: [UInt8], expiry: UInt64)
     case done(source: Int)
 
-    static let version: UInt16 = 1
+    static let version: UInt16 = 2
     static let magic: UInt32 = 0x5259_4C52  // "RLYR", little-endian
 
     var bytes: [UInt8] {
@@ -27,18 +29,21 @@ enum MoveMessage: Equatable {
         writer.write(Self.magic)
         writer.write(Self.version)
         switch self {
-        case .complete(let room, let activeAt, let quietSince):
-            writer.write(UInt8(1))
+        case .complete(let room, let charge, let activeAt, let quietSince):
+            writer.write(UInt16(1))
+            writer.write(charge)
             writer.write(room)
             writer.write(activeAt)
             writer.write(quietSince)
         case .hostKey(let room, let publicKey, let expiry):
-            writer.write(UInt8(2))
+            writer.write(UInt16(2))
+            writer.write(AddressCharge.none)
             writer.write(room)
             writer.write(publicKey)
             writer.write(expiry)
         case .done(let source):
-            writer.write(UInt8(3))
+            writer.write(UInt16(3))
+            writer.write(AddressCharge.none)
             writer.write(UInt32(source))
         }
         return writer.bytes
@@ -48,10 +53,14 @@ enum MoveMessage: Equatable {
         var reader = ByteReader(bytes)
         guard try reader.read(UInt32.self) == Self.magic else { throw .invalid(field: "format") }
         guard try reader.read(UInt16.self) == Self.version else { throw .invalid(field: "version") }
-        switch try reader.read(UInt8.self) {
+        let kind = try reader.read(UInt16.self)
+        let charge = try reader.readCharge()
+        guard kind == 1 || charge == .none else { throw .invalid(field: "charge") }
+        switch kind {
         case 1:
             self = .complete(
-                room: try Self.readRoom(&reader), activeAt: try reader.read(), quietSince: try reader.read())
+                room: try Self.readRoom(&reader), charge: charge, activeAt: try reader.read(),
+                quietSince: try reader.read())
         case 2:
             let room = try Self.readRoom(&reader)
             let key = try reader.readBytes(max: Limits.publicKeyBytes, field: "host key")

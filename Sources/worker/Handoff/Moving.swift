@@ -214,7 +214,8 @@ extension Worker {
             transit.next += 1
         }
         let complete = MoveMessage.complete(
-            room: rooms[transit.room].id, activeAt: rooms[transit.room].activeAt, quietSince: transit.startedAt)
+            room: rooms[transit.room].id, charge: rooms[transit.room].addressCharge,
+            activeAt: rooms[transit.room].activeAt, quietSince: transit.startedAt)
         guard say(complete, to: transit.owner)
         else {
             leaving?.transit = transit
@@ -274,15 +275,17 @@ extension Worker {
         }
     }
 
-    /// A room that has moved: it stays in the relay's count.
+    /// A room that has moved: it stays in the relay's count, and in its address's.
     private mutating func forgetRoom(_ slot: UInt32) {
+        departRoomAddress(slot)
         roomTimers.clear(slot, in: &rooms)
         let room = rooms.remove(slot)
         held.shares.release(room.share)
         roomsByID[RoomID(bytes: room.id)] = nil
         page[.rooms] = UInt64(rooms.count)
         page.add(1, to: .roomsMovedOut)
-        reportHostKeyGone(room.id)
+        // A key that outlived its worker follows the rooms.
+        reportHostKeyAfterRoom(room.id)
     }
 
     /// When no room is left, and none can come: tells everybody.

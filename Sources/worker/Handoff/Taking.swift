@@ -13,7 +13,7 @@ extension Worker {
         for _ in 0..<Limits.handoffsPerTurnMax {
             guard !clock.isOver else { return true }
             defer { lookAtClock() }
-            let token = expectAddress()
+            let charge = expectAddress()
             var descriptors = InlineArray<2, Int32>(repeating: -1)
             var count = 0
             let capacity = receiveBuffer.capacity
@@ -29,17 +29,17 @@ extension Worker {
                 malformedHandoff("\(SystemError("recvmsg", code))")
                 // The message is gone, and the socket that came with it is closed.
                 guard code == EMSGSIZE else { return false }
-                forgetHandoff(token)
+                forgetHandoff(charge)
                 continue
             }
             guard count > 0 else {
                 if received == 0 { return false }
-                unsafe receiveWithoutSocket(receiveBuffer.prefix(received), token)
+                unsafe receiveWithoutSocket(receiveBuffer.prefix(received), charge)
                 continue
             }
             let socket = Descriptor(owning: descriptors[0])
             let file = count > 1 ? descriptors[1] : nil
-            unsafe receive(receiveBuffer.prefix(received), socket, file, token)
+            unsafe receive(receiveBuffer.prefix(received), socket, file, charge)
             if let file { _ = Glibc.close(file) }
             // Keys, and a token in the clear.
             unsafe explicit_bzero(receiveBuffer.address, received)
@@ -57,25 +57,25 @@ extension Worker {
     }
 
     /// A message of the move itself, or what should have been a connection.
-    private mutating func receiveWithoutSocket(_ bytes: UnsafeRawBufferPointer, _ token: AddressToken) {
+    private mutating func receiveWithoutSocket(_ bytes: UnsafeRawBufferPointer, _ charge: AddressCharge) {
         do throws(ByteCodingError) {
             receive(try MoveMessage(unsafe Array(bytes)))
         } catch {
             malformedHandoff("no socket, and no message of a move: \(error)")
-            forgetHandoff(token)
+            forgetHandoff(charge)
         }
     }
 
     private mutating func receive(
-        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?, _ token: AddressToken
+        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?, _ charge: AddressCharge
     ) {
         if unsafe isMember(bytes) {
-            unsafe receiveMember(bytes, socket, file, token)
+            unsafe receiveMember(bytes, socket, file, charge)
             return
         }
         guard file == nil else {
             malformedHandoff("two descriptors")
-            forgetHandoff(token)
+            forgetHandoff(charge)
             return
         }
         do throws(ConnectionStateError) {
@@ -95,12 +95,13 @@ extension Worker {
             guard let slot = adopt(decoded.connection) else { return }
             // What has been read already raises no event.
             if !connections[slot].sealed.isEmpty { touch(slot) }
+            if connections[slot].phase == .handshake && !connections[slot].input.isEmpty { takeHello(slot) }
             guard connections[slot].phase == .request else { return }
             serveRequests(slot)
             endIfClosed(slot)
         } catch {
             malformedHandoff("\(error)")
-            forgetHandoff(token)
+            forgetHandoff(charge)
         }
     }
 
@@ -111,7 +112,7 @@ extension Worker {
 
     /// A member of a room that moves.
     private mutating func receiveMember(
-        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?, _ token: AddressToken
+        _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?, _ charge: AddressCharge
     ) {
         do throws(MemberStateError) {
             guard reserveForHandoff(try MemberState.heldBytes(bytes.count, file: file), socket, token) else { return }
@@ -125,7 +126,7 @@ extension Worker {
             receiveMember(member, session: session)
         } catch {
             malformedHandoff("a member: \(error)")
-            forgetHandoff(token)
+            forgetHandoff(charge)
         }
     }
 

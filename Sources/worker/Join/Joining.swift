@@ -85,11 +85,8 @@ extension Worker {
     private func limitJoins(_ slot: UInt32) throws(JoinRefusal) {
         let rate = configuration.joinsPerSecondPerAddress
         guard rate > 0 else { return }
-        if let wait = memory.admitJoin(
-            key: connections[slot].client.limiterKey, rate: rate, burst: rate * Limits.joinBurstFactor, now: now)
-        {
-            let seconds = (wait + 999_999_999) / 1_000_000_000
-            throw JoinRefusal(.rateLimited, retryAfter: max(1, seconds))
+        if let wait = memory.admit(connections[slot].client.keys, to: .joins, rate: rate, now: now) {
+            throw JoinRefusal(.rateLimited, retryAfter: retryAfter(wait))
         }
     }
 
@@ -141,9 +138,18 @@ extension Worker {
             let max = configuration.clientsPerRoomMax + (isHost ? Limits.hostOverRoomMax : 0)
             guard rooms[existing].members.count < max else { throw JoinRefusal(.roomFull) }
             room = existing
+            if isHost { countRoom(room, of: slot) }
         } else {
-            guard memory.rooms.take(max: configuration.roomsMax) else { throw JoinRefusal(.maxRooms) }
-            room = openRoom(join.room, hostKey: key, source: connections[slot].client.memoryKey)
+            // A guest opens a room that had a host: what its address has of rooms is another matter.
+            guard let charge = isHost ? takeRoomAddress(connections[slot].client) : AddressCharge.none else {
+                throw JoinRefusal(.addressRoomsFull)
+            }
+            guard memory.rooms.take(max: configuration.roomsMax) else {
+                abandonRoomAddress(charge)
+                throw JoinRefusal(.maxRooms)
+            }
+            room = openRoom(
+                join.room, hostKey: key, source: connections[slot].client.memoryKey, charge: charge)
         }
         page.count(.join(isHost ? .host : .guest))
         letIn(slot, room, join, claims)
@@ -153,6 +159,7 @@ extension Worker {
     private mutating func letIn(_ slot: UInt32, _ room: UInt32, _ join: JoinRequest, _ claims: Claims) {
         connections[slot].outbox.appendControl(Response.switchingProtocols(accept: join.accept))
         connections[slot].phase = .open
+        unjoined.remove(slot)
         connections[slot].peerID = claims.peerID
         enter(slot, room)
         // If memory is short it may have given way to the room that it enters.

@@ -22,7 +22,7 @@ struct Worker: ~Copyable {
     var placement: Placement
     let memory: SharedMemory
     let page: WorkerPage
-    /// Nil where RELAY_MAX_CONNECTIONS_PER_IP has never been on.
+    /// Nil where RELAY_MAX_CONNECTIONS_PER_IP and RELAY_MAX_ROOMS_PER_IP have never been on.
     var addresses: AddressLedger?
     var logger: Logger
 
@@ -47,6 +47,8 @@ struct Worker: ~Copyable {
     // Connections and rooms
     var connections = Slab<Connection>()
     var connectionTimers: TimerWheel<Connection>
+    /// Those that have not joined (Connection/Unjoined.swift).
+    var unjoined = SourceShares()
     var rooms = Slab<Room>()
     var roomTimers: TimerWheel<Room>
     var roomsByID: [RoomID: UInt32] = [:]
@@ -61,6 +63,7 @@ struct Worker: ~Copyable {
     var handshakes: [UInt32: TLSHandshake] = [:]
     var handshakesPeak = 0
     var waitingHandshakes = WaitingHandshakes()
+    var handshakePlaces = HandshakePlaces()
     var sessions = Slab<TLSSession>()
     let ciphers: RecordCiphers
     let tickets: TicketMemory?

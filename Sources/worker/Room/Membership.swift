@@ -7,13 +7,19 @@ import Shared
 extension Worker {
     /// Opens a room. Its place in the relay's quota is already taken.
     ///
-    /// - Parameter source: whose memory it takes (Address.memoryKey).
-    mutating func openRoom(_ id: [UInt8], hostKey: [UInt8], source: UInt64) -> UInt32 {
+    /// - Parameters:
+    ///   - source: whose memory it takes (Address.memoryKey).
+    ///   - charge: where it is counted.
+    mutating func openRoom(
+        _ id: [UInt8], hostKey: [UInt8], source: UInt64, charge: AddressCharge = .none
+    ) -> UInt32 {
         let share = held.shares.openRoom(source: source)
         let slot = rooms.insert(Room(id: id, hostKey: hostKey, share: share, source: source, now: second)).slot
         roomsByID[RoomID(bytes: id)] = slot
+        holdRoomAddress(slot, charge)
         roomTimers.set(slot, in: &rooms, due: second + UInt32(configuration.roomIdleSeconds))
-        let isKnown = survivingKeys.removeValue(forKey: RoomID(bytes: id)) != nil
+        // It stays: its time is not over because somebody has come.
+        let isKnown = survivingKeys[RoomID(bytes: id)] != nil
         page.add(1, to: .roomsOpened)
         page[.rooms] = UInt64(rooms.count)
         reportHostKey(id, hostKey, isKnown: isKnown)
@@ -58,9 +64,10 @@ extension Worker {
         page[.clients] -= 1
     }
 
-    /// Removes a room that nobody is in; its host key goes with it.
+    /// Removes a room that nobody is in; its host key goes with it, unless it has outlived a worker and its time is not over.
     private mutating func closeRoom(_ slot: UInt32) {
         flushRoom(slot)
+        releaseRoomAddress(slot)
         roomTimers.clear(slot, in: &rooms)
         let room = rooms.remove(slot)
         held.shares.release(room.share)
@@ -70,7 +77,7 @@ extension Worker {
         page[.rooms] = UInt64(rooms.count)
         memory.rooms.give()
         page.add(1, to: .roomsClosed)
-        reportHostKeyGone(room.id)
+        reportHostKeyAfterRoom(room.id)
         logger.debug("room closed", metadata: ["room": "\(String(decoding: room.id, as: UTF8.self))"])
     }
 
@@ -101,13 +108,25 @@ extension Worker {
         let expired = survivingKeys.filter { now >= $0.value.expiry }
         for id in expired.keys {
             survivingKeys[id] = nil
+            // A room that has opened again has the key by itself.
+            guard roomsByID[id] == nil else { continue }
             page.add(1, to: .hostKeysExpired)
             reportHostKeyGone(id.bytes)
         }
     }
+
+    /// The room of this id is not here any more: its key holds as long as it would have without the room.
+    mutating func reportHostKeyAfterRoom(_ id: [UInt8]) {
+        if let key = survivingKeys[RoomID(bytes: id)] {
+            reportHostKey(id, key.publicKey, expiry: key.expiry, isKnown: true)
+        } else {
+            reportHostKeyGone(id)
+        }
+    }
 }
 
-/// A host key that outlived the worker of its room.
+/// A host key that outlived the worker of its room. Whoever comes and goes meanwhile, it holds until its time is over: a guest who
+/// gives up before the host is back must not leave the room's id to strangers.
 struct SurvivingKey {
     var publicKey: [UInt8]
     /// CLOCK_MONOTONIC nanoseconds.

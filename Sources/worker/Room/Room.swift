@@ -20,6 +20,8 @@ struct Room: ~Copyable, Timed {
     var isFrozen = false
     /// Second of the last message, join or leave.
     var activeAt: UInt32
+    /// Where it is counted: at the address whose host opened it (RELAY_MAX_ROOMS_PER_IP).
+    var addressCharge = AddressCharge.none
     var timer = TimerLinks()
 
     static let none = UInt32.max

@@ -1,11 +1,17 @@
 // TLS handshakes of this worker's connections: bytes go to libssl (TLSHandshake), what it says leaves as it is, and when it is done
 // the connection goes on with a session of its own.
 //
-// Few steps a turn are made, because each holds up everybody. A connection that gets none waits in a queue. Those that wait behind
-// few others stay watched, because their turn comes soon; their events say nothing new until then. The rest are not watched
-// meanwhile, or a storm of them would fill every turn's events and make calls wait all the same. Handshakes that have begun go
-// first: what has been spent on them would be lost at their deadline. All of it must be over, with the request's head, within
-// Limits.requestSeconds of the accept.
+//     accepted ──▶ gathers its ClientHello ──▶ (waits) ──▶ begun ──▶ (waits) ──▶ a step ──▶ ... ──▶ established
+//
+// A connection first gathers its ClientHello here, in Limits.tlsHelloSeconds: nothing is spent on one that says less. A whole one
+// takes from its address's bucket for requests, and waits for its turn: for a step and a place (HandshakePlaces).
+//
+// Few steps a turn are made, because each holds up everybody. A connection that gets none waits, and parties take turns, so that whoever
+// is at another address waits for a few at the most, however many there are of one. A connection that has begun leaves its bytes in
+// the socket meanwhile. Those that wait behind few others stay watched, because their turn comes soon; their events say nothing new
+// until then. The rest are not watched, or a storm of them would fill every turn's events and make calls wait all the same.
+// Handshakes that have begun go first, but for a step in four: what has been spent on them would be lost at their deadline. All of it
+// must be over, with the request's head, within Limits.requestSeconds of the accept.
 
 import CLinux
 import Logging
@@ -14,15 +20,18 @@ import Shared
 extension Worker {
     /// Reads a connection whose handshake is under way.
     mutating func readHandshake(_ slot: UInt32) {
-        let isPossible = canBeginHandshake || handshakes[slot] != nil
-        guard !connections[slot].awaitsStep, isPossible, handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax else {
-            putOff(slot, isPossible: isPossible)
+        guard let handshake = handshakes[slot] else {
+            gatherHello(slot)
+            return
+        }
+        guard !connections[slot].awaitsStep, handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax else {
+            putOff(slot)
             return
         }
         switch receiveBuffer.receive(from: connections[slot].socket.number) {
         case .bytes(let count):
             tally.bytesReceived += UInt64(count)
-            unsafe advanceHandshake(slot, receiveBuffer.prefix(count))
+            unsafe advance(slot, handshake, receiveBuffer.prefix(count))
         case .end:
             doom(slot, .peerGone)
         case .wouldBlock:
@@ -32,72 +41,181 @@ extension Worker {
         }
     }
 
-    /// Lets a connection wait for its step, once, whatever number of events it has.
-    ///
-    /// - Parameter isPossible: whether it could go on with the next steps that there are.
-    private mutating func putOff(_ slot: UInt32, isPossible: Bool) {
-        // One that can't go on would raise its event again at once, while nothing else is to be done.
-        var staysWatched = isPossible
+    /// Lets a connection whose handshake has begun wait for its next step, once, whatever number of events it has.
+    private mutating func putOff(_ slot: UInt32) {
+        // Watched or not, its events say nothing new: a second one ends it.
+        var staysWatched = true
         if !connections[slot].awaitsStep {
-            staysWatched = isPossible && waitingHandshakes.count < Limits.tlsHandshakesWatchedMax
+            staysWatched = waitingHandshakes.begun.count < Limits.tlsHandshakesWatchedMax
             page.add(1, to: .tlsHandshakePutOff)
             connections[slot].awaitsStep = true
-            let id = connections.id(slot)
-            if handshakes[slot] != nil { waitingHandshakes.begun.append(id) } else { waitingHandshakes.new.append(id) }
+            waitingHandshakes.begun.insert(slot, of: connections[slot].client.keys.party)
         }
         if !staysWatched { setInterest(slot, connections[slot].interest.subtracting(.read)) }
     }
 
-    @inline(__always)
-    private var canBeginHandshake: Bool { handshakes.count < Limits.tlsHandshakesMax }
+    // MARK: - Before a place is taken
+
+    /// Reads what there is of a ClientHello.
+    private mutating func gatherHello(_ slot: UInt32) {
+        guard !connections[slot].awaitsStep else {
+            // It is whole, and what comes behind it stays in the socket.
+            setInterest(slot, connections[slot].interest.subtracting(.read))
+            return
+        }
+        let max = Limits.tlsHelloBytesMax - connections[slot].input.count
+        switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: max) {
+        case .bytes(let count):
+            tally.bytesReceived += UInt64(count)
+            guard reserve(connections[slot].input.growth(for: count), for: slot) else { return }
+            unsafe connections[slot].input.append(receiveBuffer.prefix(count))
+            account(slot)
+            takeHello(slot)
+        case .end:
+            doom(slot, .peerGone)
+        case .wouldBlock:
+            break
+        case .failed:
+            doom(slot, .socketError)
+        }
+    }
+
+    /// Looks at what has been gathered; what came with a handoff raises no event.
+    mutating func takeHello(_ slot: UInt32) {
+        switch unsafe ClientHello(connections[slot].input.unsafeBytes.bytes) {
+        case .incomplete:
+            break
+        case .http:
+            answerPlainHTTP(slot)
+        case .tooLong:
+            page.count(.tlsHandshakeFailure(.tooLong))
+            logger.debug("TLS handshake failed", metadata: ["reason": "a ClientHello that is too long"])
+            finish(slot)
+        case .whole:
+            guard admitsHandshake(slot) else {
+                page.count(.tlsHandshakeFailure(.rateLimited))
+                doom(slot, .ended)
+                return
+            }
+            let due = connections[slot].acceptedAt + UInt32(Limits.requestSeconds)
+            connectionTimers.set(slot, in: &connections, due: due)
+            let hasStep = handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax && waitingHandshakes.new.isEmpty
+            if hasStep && handshakePlaces.verdict(connections[slot].client.keys) != .waits {
+                begin(slot)
+            } else {
+                waitToBegin(slot)
+            }
+        }
+    }
+
+    /// Lets a connection wait with its ClientHello. Where too many do, the newest of the party that has most goes.
+    private mutating func waitToBegin(_ slot: UInt32) {
+        let party = connections[slot].client.keys.party
+        if waitingHandshakes.new.count >= Limits.tlsHandshakesWaitingMax,
+            let greediest = waitingHandshakes.new.greediest
+        {
+            guard greediest.count > waitingHandshakes.new.count(of: party) + 1,
+                let newest = waitingHandshakes.new.newest(of: greediest.key)
+            else {
+                giveWayInHandshake(slot)
+                return
+            }
+            giveWayInHandshake(newest)
+        }
+        page.add(1, to: .tlsHandshakePutOff)
+        connections[slot].awaitsStep = true
+        waitingHandshakes.new.insert(slot, of: party)
+    }
+
+    /// A connection that is not through with its handshake goes for the sake of others.
+    private mutating func giveWayInHandshake(_ slot: UInt32) {
+        page.count(.tlsHandshakeFailure(.gaveWay))
+        doom(slot, .ended)
+        endHandshake(slot)
+    }
+
+    /// The time for a ClientHello is over, or that for the handshake. What has come in time and was not read yet counts.
+    mutating func handshakeDue(_ slot: UInt32) {
+        if handshakes[slot] == nil && !connections[slot].awaitsStep {
+            gatherHello(slot)
+            // It is whole, or the connection has ended: either has set what comes next.
+            guard connections[slot].phase == .handshake, handshakes[slot] == nil, !connections[slot].awaitsStep else {
+                return
+            }
+        }
+        doom(slot, .requestTimeout)
+    }
+
+    // MARK: - Turns
+
+    /// The next that has not begun and can.
+    private var nextToBegin: UInt32? {
+        waitingHandshakes.new.next(looks: Limits.tlsPartiesAskedMax) {
+            handshakePlaces.verdict(connections[$0].client.keys) != .waits
+        }
+    }
+
+    /// The next that has its turn.
+    private var nextWaiting: UInt32? {
+        if waitingHandshakes.isTurnOfNew, let next = nextToBegin { return next }
+        return waitingHandshakes.begun.next(looks: 1) { _ in true } ?? nextToBegin
+    }
 
     /// Whether a handshake that waits can go on at once.
     @inline(__always)
     var canResumeHandshake: Bool {
-        !waitingHandshakes.begun.isEmpty || (!waitingHandshakes.new.isEmpty && canBeginHandshake)
+        !waitingHandshakes.begun.isEmpty || (!waitingHandshakes.new.isEmpty && nextToBegin != nil)
     }
 
-    /// Reads those that have waited longest, as many as this turn has steps for.
+    /// Takes steps of those that wait, as many as this turn has.
     mutating func resumeHandshakes() {
         handshakeSteps = 0
         resumedHandshakes.removeAll(keepingCapacity: true)
         for _ in 0..<Limits.tlsHandshakesResumedPerTurnMax {
-            guard handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax && canResumeHandshake && !clock.isOver else {
+            guard handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax, !clock.isOver, let next = nextWaiting else {
                 return
             }
-            let next = waitingHandshakes.begun.popFirst() ?? waitingHandshakes.new.popFirst()
-            guard let next, connections.contains(next), connections[next.slot].phase == .handshake else { continue }
-            connections[next.slot].awaitsStep = false
-            setInterest(next.slot, connections[next.slot].interest.union(.read))
-            readHandshake(next.slot)
-            resumedHandshakes.append(next)
+            waitingHandshakes.take(next)
+            connections[next].awaitsStep = false
+            setInterest(next, connections[next].interest.union(.read))
+            if handshakes[next] == nil {
+                begin(next)
+            } else {
+                readHandshake(next)
+                resumedHandshakes.append(connections.id(next))
+            }
             lookAtClock()
         }
     }
 
     /// Forgets a handshake that is over. Behind a storm of them the heap is given back: glibc keeps what libssl has freed.
     mutating func endHandshake(_ slot: UInt32) {
+        waitingHandshakes.remove(slot)
         guard handshakes.removeValue(forKey: slot) != nil else { return }
+        handshakePlaces.end(slot, connections[slot].client.keys)
         handshakesPeak = max(handshakesPeak, handshakes.count + 1)
         guard handshakes.isEmpty else { return }
         if handshakesPeak >= Limits.tlsHandshakesTrimmed { clinux_trim_heap() }
         handshakesPeak = 0
     }
 
-    private mutating func advanceHandshake(_ slot: UInt32, _ bytes: UnsafeRawBufferPointer) {
-        let handshake: TLSHandshake
-        if let begun = handshakes[slot] {
-            handshake = begun
-        } else {
-            // A read has brought one byte at least.
-            guard FirstBytes(unsafe bytes[0]) != .http else {
-                answerPlainHTTP(slot)
-                return
-            }
-            guard reserve(Limits.tlsHandshakeHeldBytes, for: slot) else { return }
-            guard let begun = beginHandshake(slot) else { return }
-            handshake = begun
-        }
+    /// Gives a connection its place, and libssl its ClientHello.
+    private mutating func begin(_ slot: UInt32) {
+        let keys = connections[slot].client.keys
+        if case .replaces(let other) = handshakePlaces.verdict(keys) { giveWayInHandshake(other) }
+        guard reserve(Limits.tlsHandshakeHeldBytes, for: slot) else { return }
+        guard let handshake = beginHandshake(slot) else { return }
+        handshakePlaces.begin(slot, keys)
+        var hello = ByteQueue()
+        swap(&hello, &connections[slot].input)
+        account(slot)
+        let bytes = unsafe hello.unsafeBytes
+        unsafe advance(slot, handshake, bytes)
+        // The bytes are read in place: they must outlive the call.
+        hello.release()
+    }
+
+    private mutating func advance(_ slot: UInt32, _ handshake: TLSHandshake, _ bytes: UnsafeRawBufferPointer) {
         handshakeSteps += 1
         switch unsafe handshake.advance(bytes, output: &connections[slot].sealed, ciphers) {
         case .needInput:
@@ -158,14 +276,33 @@ extension Worker {
     private mutating func answerPlainHTTP(_ slot: UInt32) {
         page.count(.tlsHandshakeFailure(.plainHTTP))
         connections[slot].isSecure = false
+        guard admitsUnreadable(slot) else { return }
         refuse(slot, .malformed("this port speaks TLS: use https:// or wss://"), request: nil)
     }
 }
 
-/// Connections that wait for a step of their handshake, in the order in which they came.
+/// Connections that wait for a step of their handshake: parties take turns, those of one in the order in which they came.
 struct WaitingHandshakes {
-    var begun = SlotQueue()
-    var new = SlotQueue()
+    /// Their bytes are in the socket.
+    var begun = SourceShares()
+    /// Their ClientHello is here.
+    var new = SourceShares()
+    private var taken = 0
 
     var count: Int { begun.count + new.count }
+
+    /// Whether the next step is for one that has not begun, if one of them can.
+    var isTurnOfNew: Bool { taken % Limits.tlsStepsPerNewHandshake == Limits.tlsStepsPerNewHandshake - 1 }
+
+    /// Takes out the one that has its turn.
+    mutating func take(_ slot: UInt32) {
+        taken &+= 1
+        begun.take(slot)
+        new.take(slot)
+    }
+
+    mutating func remove(_ slot: UInt32) {
+        begun.remove(slot)
+        new.remove(slot)
+    }
 }

@@ -73,7 +73,12 @@ struct Relay: Sendable {
         _ path: String, _ settings: String?, _ workers: Int, _ variables: [String: String], _ shell: String?,
         _ losesWorkers: Bool, _ body: (Relay) async throws -> Void
     ) async throws {
-        let environment = ["RELAY_ADDR": "127.0.0.1:0", "RELAY_WORKERS": "\(workers)"].merging(variables) { $1 }
+        // One address is all clients here, so what one may have is for those tests that are about it.
+        let base = [
+            "RELAY_ADDR": "127.0.0.1:0", "RELAY_WORKERS": "\(workers)", "RELAY_MAX_CONNECTIONS_PER_IP": "0",
+            "RELAY_MAX_ROOMS_PER_IP": "0",
+        ]
+        let environment = base.merging(variables) { $1 }
         let arguments = settings.map { ["run", "--env-file", $0] } ?? []
         let process =
             if let shell {

@@ -139,15 +139,66 @@ private func over(_ rooms: [[UInt8]]) -> ControlMessage { .hostKeys(rooms.map { 
         #expect(reports == [held([[1]]), held([[1]], key: 2), over([[1]])])
     }
 
-    @Test func `take back a key that outlived its worker when its room has opened and closed`() throws {
+    @Test func `leave a key that outlived its worker its time, whoever comes and goes`() throws {
         var options = WorkerFixture.Options()
-        options.survivingKeys = [RoomID(bytes: [1]): SurvivingKey(publicKey: Fixture.key(1), expiry: .max)]
+        let expiry = Clock.monotonicNanoseconds() + 50_000_000_000
+        options.survivingKeys = [RoomID(bytes: [1]): SurvivingKey(publicKey: Fixture.key(1), expiry: expiry)]
+        var fixture = try Fixture(options)
+        for _ in 0..<3 {
+            fixture.open([1])
+            fixture.wait()
+            let open = fixture.reports()
+            #expect(open == [held([[1]])])
+            try fixture.close([1])
+            fixture.wait()
+            let closed = fixture.reports()
+            #expect(closed == [held([[1]], expiry: expiry)])
+        }
+        // Its time ends with a room open: the key is the room's from then on.
+        fixture.open([1])
+        fixture.wait()
+        _ = fixture.reports()
+        fixture.worker.now = expiry
+        fixture.worker.expireKeys()
+        fixture.wait()
+        let over1 = fixture.reports()
+        #expect(over1 == [] && fixture.worker.page[.hostKeysExpired] == 0)
+        try fixture.close([1])
+        fixture.wait()
+        let last = fixture.reports()
+        #expect(last == [over([[1]])])
+    }
+
+    @Test func `take a key that outlived its worker back when its time is over`() throws {
+        var options = WorkerFixture.Options()
+        let expiry = Clock.monotonicNanoseconds() + 50_000_000_000
+        options.survivingKeys = [RoomID(bytes: [1]): SurvivingKey(publicKey: Fixture.key(1), expiry: expiry)]
         var fixture = try Fixture(options)
         fixture.open([1])
         try fixture.close([1])
+        fixture.worker.now = expiry
+        fixture.worker.expireKeys()
         fixture.wait()
         let reports = fixture.reports()
         #expect(reports == [over([[1]])])
+        #expect(fixture.worker.survivingKeys.isEmpty && fixture.worker.page[.hostKeysExpired] == 1)
+    }
+
+    @Test func `keep the time of a key that comes when its room has opened again`() throws {
+        var fixture = try Fixture()
+        let expiry = Clock.monotonicNanoseconds() + 50_000_000_000
+        fixture.open([1], key: 1)
+        fixture.open([2], key: 1)
+        fixture.wait()
+        _ = fixture.reports()
+        fixture.worker.takeKey([1], Fixture.key(1), expiry)
+        // One of another host's is none.
+        fixture.worker.takeKey([2], Fixture.key(2), expiry)
+        try fixture.close([1])
+        try fixture.close([2])
+        fixture.wait()
+        _ = fixture.reports()
+        #expect(fixture.known == [[1]: Fixture.key(1)])
     }
 
     @Test func `tell at once of a key that another worker has had`() throws {

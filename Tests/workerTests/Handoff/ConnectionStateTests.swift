@@ -13,7 +13,7 @@ private struct Decoded: Equatable {
     var output: [UInt8] = []
     /// The session's bytes, as they are.
     var session: [UInt8] = []
-    var token = AddressToken.none
+    var charge = AddressCharge.none
     /// Nil where it is the peer.
     var client: Address?
     var isAnnounced = false
@@ -34,7 +34,7 @@ private struct Decoded: Equatable {
         return Decoded(
             peer: decoded.connection.peer, acceptedAt: decoded.connection.acceptedAt, hops: decoded.connection.hops,
             input: decoded.connection.input.array, output: decoded.connection.sealed.array,
-            session: Array(bytes[decoded.session]), token: decoded.connection.addressToken,
+            session: Array(bytes[decoded.session]), charge: decoded.connection.addressCharge,
             client: decoded.connection.client == decoded.connection.peer ? nil : decoded.connection.client,
             isAnnounced: decoded.connection.isAnnounced)
     }
@@ -50,7 +50,7 @@ private struct Decoded: Equatable {
 
     private func encode(
         _ peer: Address, acceptedAt: UInt32 = 1, hops: UInt8 = 0, input: [UInt8] = [], output: [UInt8] = [],
-        session: [UInt8] = [], token: AddressToken = .none, client: Address? = nil, isAnnounced: Bool = false
+        session: [UInt8] = [], charge: AddressCharge = .none, client: Address? = nil, isAnnounced: Bool = false
     ) throws -> [UInt8] {
         let (near, far) = try StreamPair().split()
         _ = close(far)
@@ -59,7 +59,7 @@ private struct Decoded: Equatable {
         connection.phase = .request
         connection.hops = hops
         connection.handoffAt = 0x0807_0605_0403_0201
-        connection.addressToken = token
+        connection.addressCharge = charge
         connection.client = client ?? peer
         connection.isAnnounced = isAnnounced
         connection.input.append(input)
@@ -74,7 +74,7 @@ private struct Decoded: Equatable {
 
     /// A message by its byte map.
     private func message(
-        magic: String = "RLYC", version: UInt16 = 5, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
+        magic: String = "RLYC", version: UInt16 = 6, phase: UInt8 = 0, hops: UInt8 = 1, count: Int? = nil,
         input: [UInt8] = Array("GET /".utf8), output: [UInt8] = [], outputCount: Int? = nil, session: [UInt8] = [],
         sessionCount: Int? = nil, token: UInt64 = 0, client: [UInt8]? = nil, flags: UInt8? = nil
     ) -> [UInt8] {
@@ -83,7 +83,7 @@ private struct Decoded: Equatable {
         let counts = [count ?? input.count, outputCount ?? output.count, sessionCount ?? session.count]
         let head = Array(magic.utf8) + [UInt8(version & 0xFF), UInt8(version >> 8), phase, hops]
         let accepted: [UInt8] = [0x78, 0x56, 0x34, 0x12]
-        let place = (0..<8).map { UInt8(token >> (8 * $0) & 0xFF) }
+        let place = [token, 3 * token].flatMap { word in (0..<8).map { UInt8(word >> (8 * $0) & 0xFF) } }
         let words = counts.flatMap { count in (0..<4).map { UInt8(count >> (8 * $0) & 0xFF) } }
         return head + place + peer + accepted + words + (1...8) + tail + input + output + session
     }
@@ -99,18 +99,21 @@ private struct Decoded: Equatable {
                 == message(output: output, session: session))
         let token: UInt64 = 0x0102_0304_0506_0708
         #expect(
-            try encode(peer, acceptedAt: 0x1234_5678, input: input, token: AddressToken(bits: token))
+            try encode(
+                peer, acceptedAt: 0x1234_5678, input: input,
+                charge: AddressCharge(
+                    narrow: AddressToken(bits: token), wide: AddressToken(bits: 3 * token)))
                 == message(token: token))
         #expect(ConnectionState.headBytes == message(input: []).count)
     }
 
     @Test func `say in their first bytes where their address is counted`() throws {
-        let counted = AddressToken(bits: .max - 1)
-        let bytes = try encode(try #require(Address("2001:db8::42")), input: [1, 2, 3], token: counted)
-        #expect(try decode(bytes).token == counted)
-        #expect(Array(bytes[8..<16]) == [0xFE] + [UInt8](repeating: 0xFF, count: 7))
-        #expect(AddressToken(inMessage: bytes.span.bytes) == counted)
-        for end in 0..<16 { #expect(AddressToken(inMessage: Array(bytes[..<end]).span.bytes) == .none) }
+        let counted = AddressCharge(narrow: AddressToken(bits: .max - 1), wide: AddressToken(bits: 7))
+        let bytes = try encode(try #require(Address("2001:db8::42")), input: [1, 2, 3], charge: counted)
+        #expect(try decode(bytes).charge == counted)
+        #expect(Array(bytes[8..<24]) == [0xFE] + [UInt8](repeating: 0xFF, count: 7) + [7, 0, 0, 0, 0, 0, 0, 0])
+        #expect(AddressCharge(inMessage: bytes.span.bytes) == counted)
+        for end in 0..<24 { #expect(AddressCharge(inMessage: Array(bytes[..<end]).span.bytes) == .none) }
     }
 
     @Test(arguments: ["192.0.2.1", "2001:db8::1", "::", "255.255.255.255", "ffff::ffff"])
@@ -132,15 +135,17 @@ private struct Decoded: Equatable {
         }
     }
 
-    @Test func `that have said nothing over TLS begin on the other side, and have not hopped`() throws {
+    @Test func `that have begun to say hello over TLS go on with it on the other side, and have not hopped`() throws {
         let (near, far) = try StreamPair().split()
         _ = close(far)
         let peer = try #require(Address("2001:db8::42"))
         var connection = Connection(socket: Descriptor(owning: near), peer: peer, isSecure: true, now: 0x1234_5678)
         connection.handoffAt = 0x0807_0605_0403_0201
+        let hello = [UInt8](repeating: 22, count: Limits.tlsHelloBytesMax)
+        connection.input.append(hello)
         var state = ByteQueue()
         ConnectionState.encode(connection, sessionBytes: 0, counts: false, into: &state)
-        #expect(state.array == message(phase: 2, hops: 0, input: [], flags: 2))
+        #expect(state.array == message(phase: 2, hops: 0, input: hello, flags: 2))
         let (socket, other) = try StreamPair().split()
         _ = close(other)
         let decoded = try ConnectionState.decode(
@@ -149,6 +154,7 @@ private struct Decoded: Equatable {
         #expect(phase == .handshake && isSecure)
         let hops = decoded.connection.hops
         #expect(hops == 0)
+        #expect(decoded.connection.input.array == hello)
         #expect(error(message(phase: 2, input: [], output: [1], session: [1])) == .phase(2))
     }
 
@@ -244,12 +250,14 @@ private struct Decoded: Equatable {
     @Test func `are refused in any other form`() {
         #expect(error(message(magic: "RLYD")) == .unknownFormat)
         #expect(error(message(magic: "CYLR")) == .unknownFormat)
-        #expect(error([UInt8](repeating: 0, count: 73)) == .unknownFormat)
-        for version in [0, 1, 3, 4, 6, 0x0100, 0xFFFF] as [UInt16] {
+        #expect(error([UInt8](repeating: 0, count: 81)) == .unknownFormat)
+        for version in [0, 1, 4, 5, 7, 0x0100, 0xFFFF] as [UInt16] {
             #expect(error(message(version: version)) == .version(version))
         }
-        // 2 is TLS that has said nothing: so there is nothing.
+        // 2 is TLS that has begun to say hello at the most.
         for phase in [2, 3, 255] as [UInt8] { #expect(error(message(phase: phase)) == .phase(phase)) }
+        let hello = [UInt8](repeating: 22, count: Limits.tlsHelloBytesMax)
+        #expect(error(message(phase: 2, input: hello + [22], flags: 2)) == .phase(2))
     }
 
     @Test func `bring as much input as a head and a read are, and not a byte more`() throws {
@@ -300,7 +308,7 @@ private struct Decoded: Equatable {
                 // What is taken is what was sent: every byte of it has a meaning.
                 let decoded = try decode(bytes)
                 #expect(
-                    decoded.input + decoded.output + decoded.session == Array(bytes[73...]),
+                    decoded.input + decoded.output + decoded.session == Array(bytes[81...]),
                     "seed \(seed), round \(round)")
                 #expect(decoded.hops == bytes[7], "seed \(seed), round \(round)")
             } catch {

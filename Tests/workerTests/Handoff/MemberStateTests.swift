@@ -139,7 +139,7 @@ private struct Decoded: Equatable {
         var magic = "RLYM"
         var version: UInt16 = 4
         var padding = 0
-        var token = [UInt8](repeating: 0, count: 8)
+        var token = [UInt8](repeating: 0, count: 32)
         /// Nil where it is the peer.
         var client: [UInt8]?
         var accepted: UInt32 = 9
@@ -386,9 +386,9 @@ private struct Decoded: Equatable {
 
     @Test func `are refused in any other form`() {
         for magic in ["RLYC", "RLYR", "MYLR"] { #expect(error { $0.magic = magic } == field("format")) }
-        for version in [0, 2, 3, 5, 0x0100] as [UInt16] { #expect(error { $0.version = version } == field("version")) }
+        for version in [0, 1, 2, 3, 5, 0x0100] as [UInt16] { #expect(error { $0.version = version } == field("version")) }
         #expect(error { $0.padding = 1 } == field("format"))
-        #expect(error { $0.token = [1, 2, 3, 4, 5, 6, 7, 8] } == nil)
+        #expect(error { $0.token = [UInt8](1...32) } == nil)
         for flags in [16, 32, 128, 255] as [UInt8] { #expect(error { $0.flags = flags } == field("flags")) }
     }
 
@@ -602,7 +602,7 @@ private struct Decoded: Equatable {
             _ = fixture.worker.receiveHandoffs()
             for slot in fixture.worker.rooms.slots where fixture.worker.rooms.isOccupied(slot) {
                 let room = fixture.worker.rooms[slot].id
-                fixture.worker.receive(.complete(room: room, activeAt: .max, quietSince: 5))
+                fixture.worker.receive(.complete(room: room, charge: .none, activeAt: .max, quietSince: 5))
             }
             fixture.worker.settle()
             let said = Frame(opcode: Frame.continuation, payload: [1]).masked(key)

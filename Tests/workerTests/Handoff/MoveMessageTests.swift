@@ -5,10 +5,11 @@ import Testing
 
 @Suite struct `Messages of a move` {
     private static let key = [UInt8](0..<32)
+    private static let charge = AddressCharge(narrow: AddressToken(bits: 9), wide: AddressToken(bits: .max))
 
     static let every: [MoveMessage] = [
-        .complete(room: [7, 8], activeAt: 0x0403_0201, quietSince: 5),
-        .complete(room: [UInt8](repeating: 255, count: 256), activeAt: 0, quietSince: 5),
+        .complete(room: [7, 8], charge: charge, activeAt: 0x0403_0201, quietSince: 5),
+        .complete(room: [UInt8](repeating: 255, count: 256), charge: .none, activeAt: 0, quietSince: 5),
         .hostKey(room: [7], publicKey: key, expiry: 0x0807_0605_0403_0201),
         .hostKey(room: [UInt8](repeating: 0, count: 256), publicKey: key, expiry: .max),
         .done(source: 0), .done(source: 255),
@@ -28,11 +29,24 @@ import Testing
     }
 
     @Test func `are written by the byte map`() {
-        let head = Array("RLYR".utf8) + [1, 0]
-        #expect(Self.every[0].bytes == head + [1, 2, 0, 0, 0, 7, 8, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0])
+        let head = Array("RLYR".utf8) + [2, 0]
+        let counted: [UInt8] = [9, 0, 0, 0, 0, 0, 0, 0] + Array(repeating: 255, count: 8)
+        let nowhere = [UInt8](repeating: 0, count: 16)
         #expect(
-            Self.every[2].bytes == head + [2, 1, 0, 0, 0, 7, 32, 0, 0, 0] + Self.key + [1, 2, 3, 4, 5, 6, 7, 8])
-        #expect(MoveMessage.done(source: 0x0102).bytes == head + [3, 2, 1, 0, 0])
+            Self.every[0].bytes
+                == head + [1, 0] + counted + [2, 0, 0, 0, 7, 8, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0])
+        #expect(
+            Self.every[2].bytes
+                == head + [2, 0] + nowhere + [1, 0, 0, 0, 7, 32, 0, 0, 0] + Self.key + [1, 2, 3, 4, 5, 6, 7, 8])
+        #expect(MoveMessage.done(source: 0x0102).bytes == head + [3, 0] + nowhere + [2, 1, 0, 0])
+        for message in Self.every {
+            let charge = AddressCharge(inMessage: message.bytes.span.bytes)
+            if case .complete(_, let expected, _, _) = message {
+                #expect(charge == expected)
+            } else {
+                #expect(charge == .none)
+            }
+        }
     }
 
     @Test(arguments: every) func `are refused at every truncation and with anything behind them`(message: MoveMessage) {
@@ -45,8 +59,8 @@ import Testing
     @Test func `are refused in any other form`() {
         let good = MoveMessage.done(source: 1).bytes
         for (index, value, field) in [
-            (0, 0, "format"), (3, UInt8(ascii: "M"), "format"), (4, 0, "version"), (4, 2, "version"), (5, 1, "version"),
-            (6, 0, "kind"), (6, 4, "kind"), (6, 255, "kind"),
+            (0, 0, "format"), (3, UInt8(ascii: "M"), "format"), (4, 0, "version"), (4, 1, "version"), (5, 1, "version"),
+            (6, 0, "kind"), (6, 4, "kind"), (6, 255, "kind"), (7, 1, "kind"), (8, 1, "charge"), (23, 1, "charge"),
         ] as [(Int, UInt8, StaticString)] {
             var bytes = good
             bytes[index] = value
@@ -58,7 +72,8 @@ import Testing
         for count in [0, 257] {
             let room = [UInt8](repeating: 1, count: count)
             #expect(
-                error(MoveMessage.complete(room: room, activeAt: 1, quietSince: 5).bytes) == .invalid(field: "room"))
+                error(MoveMessage.complete(room: room, charge: .none, activeAt: 1, quietSince: 5).bytes)
+                    == .invalid(field: "room"))
             #expect(
                 error(MoveMessage.hostKey(room: room, publicKey: Self.key, expiry: 1).bytes) == .invalid(field: "room"))
         }

@@ -8,10 +8,12 @@ import Testing
 /// A worker whose turns a test makes, and to which it speaks as the supervisor.
 final class Mover {
     private var fixture: WorkerFixture
+    let pageIndex: Int
     private(set) var reports: [ControlMessage] = []
 
     init(_ options: WorkerFixture.Options, _ memory: SharedMemory) throws {
         fixture = try WorkerFixture(options, memory)
+        pageIndex = options.page
     }
 
     var worker: Worker {
@@ -59,15 +61,20 @@ final class Mover {
 /// Workers that serve, and those that they leave to.
 final class Generations {
     let memory: SharedMemory
+    /// What addresses have: all that joined.
+    let table: AddressTable
+    private let file: Descriptor
     private(set) var old: [Mover]
     private(set) var new: [Mover] = []
     private var options: WorkerFixture.Options
     private var pages = 0
 
     init(_ workers: Int, _ options: WorkerFixture.Options = .init()) throws {
-        let file = try SharedMemory.makeFile()
+        file = try SharedMemory.makeFile()
         memory = try SharedMemory.create(in: file)
+        table = try AddressTable.create(in: file.number, connectionsMax: 1000)
         self.options = options
+        self.options.addresses = file.number
         self.options.configuration.joinsPerSecondPerAddress = 0
         old = []
         old = try make(workers)
@@ -109,6 +116,13 @@ final class Generations {
         for mover in old { try mover.tell(.lastCall) }
     }
 
+    /// Counts a room of an address, in no worker.
+    func charge(_ text: String) throws -> AddressCharge {
+        let ledger = try AddressLedger(table, page: Limits.workerPages - 1, file: file.number)
+        let taken = ledger.take(.room, try #require(Address(text)).keys, max: 9)
+        return try #require(taken)
+    }
+
     /// The new workers are the old ones.
     func finish() {
         old = new
@@ -116,7 +130,8 @@ final class Generations {
     }
 
     /// The old workers are gone, and whoever was with them.
-    func kill() {
+    func kill() throws {
+        for mover in old { try AddressLedger.reclaim(table, page: mover.pageIndex, file: file.number) }
         old = []
     }
 
@@ -133,6 +148,12 @@ final class Generations {
         for _ in 0..<1000 where !haveMoved { turn() }
         return haveMoved
     }
+}
+
+/// Sends what a client says.
+func give(_ bytes: [UInt8], to socket: Int32) {
+    let sent = send(socket, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+    #expect(sent == bytes.count)
 }
 
 /// A client's end of a connection.

@@ -305,7 +305,7 @@ private final class Conversation {
         let guest = Client()
         try generations.new[0].accept(guest)
         guest.join("room", as: "late", isHost: false)
-        generations.kill()
+        try generations.kill()
         // The word of its death is read in front of what it had sent.
         try generations.new[0].tell(.sourceGone(index: 0))
         step(generations, members + [guest], 5)
@@ -328,7 +328,7 @@ private final class Conversation {
         try generations.route()
         for _ in 0..<5 { generations.old[0].turn() }
         let moved = Int(generations.old[0].page[.membersMovedOut])
-        generations.kill()
+        try generations.kill()
         generations.turn(3)
         #expect(generations.new[0].arrivingRooms == 0)
         members[0].say(binary([5]))
@@ -410,7 +410,8 @@ private final class Conversation {
         #expect(sendMessage(generations.old[0].inboxSender, message.array, [socket]))
         #expect(
             sendMessage(
-                generations.old[0].inboxSender, MoveMessage.complete(room: [9], activeAt: .max, quietSince: 5).bytes))
+                generations.old[0].inboxSender,
+                MoveMessage.complete(room: [9], charge: .none, activeAt: .max, quietSince: 5).bytes))
         generations.turn(5)
         try generations.lastCall()
         step(generations, one, 5)
@@ -497,10 +498,105 @@ private final class Conversation {
         let generations = try Generations(1)
         try generations.prepare(1)
         #expect(generations.memory.rooms.take(max: 10))
-        let complete = MoveMessage.complete(room: [9], activeAt: 0, quietSince: 5)
+        let complete = MoveMessage.complete(room: [9], charge: .none, activeAt: 0, quietSince: 5)
         #expect(sendMessage(generations.new[0].inboxSender, complete.bytes))
         generations.turn(2)
         #expect(generations.memory.rooms.count == 0)
+    }
+
+    @Test func `stay counted at their addresses where they move, rooms and members, and are forgotten with the last`()
+        throws
+    {
+        var options = WorkerFixture.Options()
+        options.configuration.roomsPerAddressMax = 3
+        options.configuration.trustedProxies = []
+        let generations = try Generations(2, options)
+        var members = try joined(generations, "one") + joined(generations, "two", 3, at: 1)
+        // Rooms by the one key of an IPv4 address, and their members.
+        #expect(generations.table.count == 2 + 5)
+        for workers in [3, 1, 2] {
+            #expect(try generations.move(to: workers))
+            step(generations, members, 3)
+            #expect(generations.table.count == 2 + 5)
+            generations.finish()
+        }
+        members += try joined(generations, "three", 1)
+        let fourth = Client()
+        try generations.old[0].accept(fourth)
+        fourth.join("four", as: "a", isHost: true)
+        step(generations, [fourth], 5)
+        #expect(fourth.status == 429)
+        fourth.hangUp()
+        generations.turn(3)
+        #expect(generations.table.count == 3 + 6)
+        // A guest's join, and a host's to a room that is there, are not rooms.
+        for isHost in [false, true] {
+            let another = Client()
+            try generations.old[0].accept(another)
+            another.join("one", as: "b", isHost: isHost)
+            step(generations, [another], 5)
+            #expect(another.status == 101)
+            members.append(another)
+        }
+        for member in members { member.hangUp() }
+        generations.turn(20)
+        #expect(generations.table.count == 0)
+    }
+
+    @Test func `are given back when they are lost on the way, room and all`() throws {
+        let generations = try Generations(1)
+        let members = try joined(generations, "one", 3)
+        #expect(generations.table.count == 1 + 3)
+        try generations.prepare(1)
+        try generations.route()
+        generations.old[0].turn()
+        // Some have left, and nobody has taken them when their worker dies: what is in the inbox is counted.
+        let gone = generations.old[0].page[.membersMovedOut]
+        try generations.kill()
+        generations.turn(3)
+        #expect(generations.table.count == Int(gone) + (gone > 0 ? 1 : 0))
+        for member in members { member.hangUp() }
+        generations.turn(20)
+        #expect(generations.table.count == 0)
+    }
+
+    @Test func `give their count back when nobody of them arrives`() throws {
+        let generations = try Generations(1)
+        try generations.prepare(1)
+        #expect(generations.memory.rooms.take(max: 10))
+        let charge = try generations.charge("2001:db8::1")
+        #expect(generations.table.count == 2)
+        let complete = MoveMessage.complete(room: [9], charge: charge, activeAt: 0, quietSince: 5)
+        #expect(sendMessage(generations.new[0].inboxSender, complete.bytes))
+        generations.turn(2)
+        #expect(generations.table.count == 0)
+    }
+
+    @Test func `that a guest has opened with a key which outlived its worker count when their host comes`() throws {
+        var options = WorkerFixture.Options()
+        options.configuration.trustedProxies = []
+        let key = TokenSigner().publicKey
+        let expiry = Clock.monotonicNanoseconds() + 50_000_000_000
+        options.survivingKeys = [RoomID(bytes: Array("room".utf8)): SurvivingKey(publicKey: key, expiry: expiry)]
+        let generations = try Generations(1, options)
+        let (guest, host) = (Client(), Client())
+        for (client, isHost, rooms) in [(guest, false, 0), (host, true, 1)] {
+            try generations.old[0].accept(client)
+            client.join("room", as: "a", isHost: isHost)
+            step(generations, [client], 5)
+            #expect(client.status == 101)
+            #expect(generations.table.count == (isHost ? 2 : 1) + rooms)
+        }
+        // Whoever comes and goes: the key holds.
+        guest.hangUp()
+        host.hangUp()
+        generations.turn(5)
+        #expect(generations.table.count == 0 && generations.old[0].gauges == [0, 0, 0])
+        let another = Client()
+        try generations.old[0].accept(another)
+        another.join("room", as: "b", isHost: false)
+        step(generations, [another], 5)
+        #expect(another.status == 101)
     }
 
     @Test func `go over TLS before a byte was said`() throws {
