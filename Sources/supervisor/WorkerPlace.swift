@@ -145,7 +145,7 @@ final class WorkerPlace {
             if count > 0 { connections += 1 }
             charges.append(AddressCharge(inMessage: unsafe bytes.span.extracting(0..<received).bytes))
         }
-        return connections
+        return (connections, charges)
     }
 
     /// Closes the inbox: for a place that nobody will come to again.

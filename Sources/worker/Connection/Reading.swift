@@ -30,8 +30,6 @@ extension Worker {
     }
 
     private mutating func readSecure(_ slot: UInt32) {
-        // This turn's events are from before the steps of those handshakes that have waited for one: they were read then.
-        guard resumedHandshakes.isEmpty || !resumedHandshakes.contains(connections.id(slot)) else { return }
         switch connections[slot].phase {
         case .proxyHeader: readProxyHeader(slot)
         case .handshake: readHandshake(slot)

@@ -79,7 +79,7 @@ extension Worker {
             return
         }
         do throws(ConnectionStateError) {
-            guard reserveForHandoff(bytes.count, socket, token) else { return }
+            guard reserveForHandoff(bytes.count, socket, charge) else { return }
             // The buffer is not touched until the message's parts have been copied out of it.
             var decoded = try ConnectionState.decode(unsafe bytes.bytes, socket: socket, now: second)
             if !decoded.session.isEmpty {
@@ -115,7 +115,7 @@ extension Worker {
         _ bytes: UnsafeRawBufferPointer, _ socket: consuming Descriptor, _ file: Int32?, _ charge: AddressCharge
     ) {
         do throws(MemberStateError) {
-            guard reserveForHandoff(try MemberState.heldBytes(bytes.count, file: file), socket, token) else { return }
+            guard reserveForHandoff(try MemberState.heldBytes(bytes.count, file: file), socket, charge) else { return }
             let member = try MemberState.decode(unsafe bytes.bytes, socket: socket, file: file, now: second)
             var session = Connection.noSession
             if !member.session.isEmpty {
@@ -132,12 +132,12 @@ extension Worker {
 
     /// Makes sure that what a connection brings may be kept. If not, it is gone with its socket.
     private mutating func reserveForHandoff(
-        _ bytes: Int, _ socket: borrowing Descriptor, _ token: AddressToken
+        _ bytes: Int, _ socket: borrowing Descriptor, _ charge: AddressCharge
     ) -> Bool {
         guard !reserve(bytes) else { return true }
         count(.memory)
         resetOnClose(socket)
-        forgetHandoff(token)
+        forgetHandoff(charge)
         return false
     }
 

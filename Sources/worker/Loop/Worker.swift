@@ -94,7 +94,6 @@ struct Worker: ~Copyable {
     var lagPeak: UInt64 = 0
     var gather = GatherList()
     var handshakeSteps = 0
-    var resumedHandshakes: [SlotID] = []
     let receiveBuffer: LoopBuffer
 
     // Waiting

@@ -170,7 +170,6 @@ extension Worker {
     /// Takes steps of those that wait, as many as this turn has.
     mutating func resumeHandshakes() {
         handshakeSteps = 0
-        resumedHandshakes.removeAll(keepingCapacity: true)
         for _ in 0..<Limits.tlsHandshakesResumedPerTurnMax {
             guard handshakeSteps < Limits.tlsHandshakeStepsPerTurnMax, !clock.isOver, let next = nextWaiting else {
                 return
@@ -182,7 +181,6 @@ extension Worker {
                 begin(next)
             } else {
                 readHandshake(next)
-                resumedHandshakes.append(connections.id(next))
             }
             lookAtClock()
         }

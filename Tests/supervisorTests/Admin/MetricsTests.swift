@@ -41,7 +41,7 @@ import Testing
             (#"relay_worker_resident_memory_bytes{worker="0"}"#, 16_211_968),
             (#"relay_worker_cpu_seconds_total{worker="0"}"#, 12.345_6),
             (#"relay_joins_total{result="host"}"#, Double(report[.join(.host)])),
-            (#"relay_joins_total{result="handoff_failed"}"#, 118),
+            (#"relay_joins_total{result="handoff_failed"}"#, 119),
             (#"relay_closes_total{reason="slow"}"#, Double(report[.close(.slow)])),
             (#"relay_closes_total{reason="timeout"}"#, 10),
             (#"relay_tls_violations_total{violation="unprotected_record"}"#, 401),

@@ -30,7 +30,7 @@ private struct Decoded: Equatable {
         #expect(phase == (bytes[6] == 1 ? .proxyHeader : .request))
         #expect(decoded.connection.room == Room.none)
         #expect(decoded.connection.session == Connection.noSession)
-        #expect(decoded.connection.isSecure == (bytes[72] & 2 != 0))
+        #expect(decoded.connection.isSecure == (bytes[80] & 2 != 0))
         return Decoded(
             peer: decoded.connection.peer, acceptedAt: decoded.connection.acceptedAt, hops: decoded.connection.hops,
             input: decoded.connection.input.array, output: decoded.connection.sealed.array,

@@ -272,6 +272,38 @@ private let message = Frame(opcode: Frame.binary, payload: [1, 2, 3]).masked([1,
     }
 }
 
+@Suite struct `A member whose handshake waited for a step` {
+    @Test func `is read, though no stranger comes any more`() throws {
+        var options = WorkerFixture.Options()
+        options.tlsContext = try makeContext()
+        options.configuration.joinsPerSecondPerAddress = 0
+        var inner = try WorkerFixture(options, try SharedMemory.create(in: try SharedMemory.makeFile()))
+        var clients: [Client] = []
+        // More than a turn has steps for, and all say all that they say at once.
+        for number in 0..<(3 * Limits.tlsHandshakeStepsPerTurnMax) {
+            let client = Client(isSecure: true)
+            let (socket, far) = try StreamPair().split()
+            client.socket = far
+            _ = try inner.adopt(socket, isSecure: true)
+            client.exchange()
+            client.join("room \(number)", as: "host", isHost: true)
+            clients.append(client)
+        }
+        for _ in 0..<40 where !clients.allSatisfy({ $0.status == 101 }) {
+            inner.worker.turn(waiting: 0)
+            for client in clients { client.exchange() }
+        }
+        #expect(clients.allSatisfy { $0.status == 101 })
+        for client in clients {
+            client.say(Frame(opcode: Frame.ping, payload: [7]))
+            client.exchange()
+        }
+        for _ in 0..<4 { inner.worker.turn(waiting: 0) }
+        for client in clients { client.exchange() }
+        #expect(clients.allSatisfy { $0.frames?.contains(Frame(opcode: Frame.pong, payload: [7])) == true })
+    }
+}
+
 @Suite struct `Members that send much` {
     @Test func `are passed over until others have had as much, and those who send little never are`() {
         var debt = Debt()
