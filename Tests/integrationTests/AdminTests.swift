@@ -147,7 +147,7 @@ import Testing
             #expect(["hanging", "down", "starting"].contains(worker.state))
             try await eventually("its successor", seconds: 40) {
                 let health = try await admin.health()
-                return health.status == "ok" && health.workers[worker.index].lastExit == "signal 9 (Killed)"
+                return health.status == "ok" && health.workers[worker.index].lastExit == "signal 9 (Killed): hung"
                     && health.workers[worker.index].restarts == 1 && health.restarts == 1
             }
             #expect(relay.process.errors.contains("worker hangs: killing it"))
