@@ -86,7 +86,9 @@ private let second: UInt64 = 1_000_000_000
         page.record(20_001, count: 9, in: .handoffDuration)
         let words = [0, 8, 16, 64, 80, 512, 512 + 8 * (Counter.allCases.count - 1)].map { fixture.word(start + $0) }
         #expect(words == [2, 0x0102_0304_0506_0708, 4711, 5, 6, 7, 8])
-        let families = [4096, 4096 + 8 * Int(CloseReason.tlsAlert.rawValue), 4096 + 5 * 512 + 8 * 2].map { fixture.word(start + $0) }
+        let families = [4096, 4096 + 8 * Int(CloseReason.tlsAlert.rawValue), 4096 + 5 * 512 + 8 * 2].map {
+            fixture.word(start + $0)
+        }
         #expect(families == [1, 2, 3])
         let histogram = (0..<20).map { fixture.word(start + 2048 + 2 * 256 + 8 * $0) }
         #expect(histogram == [0, 0, 9] + [UInt64](repeating: 0, count: 16) + [9 * 20_001])

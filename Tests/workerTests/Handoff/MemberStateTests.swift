@@ -386,7 +386,9 @@ private struct Decoded: Equatable {
 
     @Test func `are refused in any other form`() {
         for magic in ["RLYC", "RLYR", "MYLR"] { #expect(error { $0.magic = magic } == field("format")) }
-        for version in [0, 1, 2, 3, 5, 0x0100] as [UInt16] { #expect(error { $0.version = version } == field("version")) }
+        for version in [0, 1, 2, 3, 5, 0x0100] as [UInt16] {
+            #expect(error { $0.version = version } == field("version"))
+        }
         #expect(error { $0.padding = 1 } == field("format"))
         #expect(error { $0.token = [UInt8](1...32) } == nil)
         for flags in [16, 32, 128, 255] as [UInt8] { #expect(error { $0.flags = flags } == field("flags")) }
