@@ -379,7 +379,8 @@ package enum Limits {
     package static let descriptorsReserved = 64
 
     /// A worker whose loop has not turned for so long does not serve, says `/health`; it beats once a second at least.
-    package static let heartbeatSilenceNanoseconds: UInt64 = 5_000_000_000
+    /// Shorter than what the supervisor waits for before it kills, or hardly anybody would see it.
+    package static let heartbeatSilenceNanoseconds: UInt64 = 3_000_000_000
     /// How far apart the supervisor looks at workers' heartbeats.
     package static let heartbeatCheckNanoseconds: UInt64 = 1_000_000_000
     /// A worker that shows the same heartbeat at so many looks in a row is killed and replaced. Looks and not time: when
@@ -640,6 +641,10 @@ package enum Limits {
             (handoffSeconds < requestSeconds, "a handover gives up before the request's time is over"),
             (sharedRangeBytesMin >= frameHeaderBytesMax, "a range that is shared holds a frame"),
             (batchBytesKeptMax <= batchBytesRetainedMax, "retained batches keep more than the others"),
+            (
+                heartbeatSilenceNanoseconds < UInt64(heartbeatSilentChecksMax - 1) * heartbeatCheckNanoseconds,
+                "a worker that hangs is seen to hang before it is killed"
+            ),
             (dataSendMessageBytes < dataSendBytes, "several messages can wait together"),
             (dataSendBytes < batchBytesMax, "what is held back is less than what is sent in the middle of a turn"),
             (calmPercentMax < busyPercentMin, "a worker that holds data back does not by that stop being busy"),
