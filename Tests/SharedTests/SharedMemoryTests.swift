@@ -434,7 +434,7 @@ extension `The health of the relay` {
         let fixture = try Fixture()
         #expect(fixture.memory.admit(key: 5, rate: 1, burst: 2, now: start) == nil)
         let table = 8192 * 1025 + 16 * 1024
-        let places = (0..<65_536).filter { fixture.word(table + 16 * $0) == 5 }
+        let places = (0..<262_144).filter { fixture.word(table + 16 * $0) == 5 }
         let place = try #require(places.first)
         for arrival in [.max, .max - 1, start + 61 * second] as [UInt64] {
             fixture.setWord(table + 16 * place + 8, arrival)
