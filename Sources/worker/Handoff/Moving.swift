@@ -188,7 +188,8 @@ extension Worker {
 
     /// Sends members until all are gone or the inbox is full. True when the room has moved.
     private mutating func continueTransit() -> Bool {
-        guard var transit = leaving?.transit else { return false }
+        // Taken out and put back: what is assigned over by way of an optional in a noncopyable struct is never freed (Swift 6.3).
+        guard var transit = leaving?.transit.take() else { return false }
         while transit.next < transit.members.count {
             guard !clock.isOver else {
                 leaving?.transit = transit
@@ -197,7 +198,7 @@ extension Worker {
             }
             defer { lookAtClock() }
             let member = transit.members[transit.next]
-            switch attemptMember(member, transit.owner, transit.room) {
+            switch attemptMember(member, transit) {
             case .sent:
                 break
             case .busy:
@@ -221,7 +222,6 @@ extension Worker {
             leaving?.transit = transit
             return false
         }
-        leaving?.transit = nil
         let pause = Clock.monotonicNanoseconds() - transit.startedAt
         leaving?.moved.add(pause: pause)
         forgetRoom(transit.room)
@@ -229,10 +229,10 @@ extension Worker {
     }
 
     /// One attempt to send a member. On success it is gone from here.
-    private mutating func attemptMember(_ slot: UInt32, _ owner: Int, _ room: UInt32) -> Attempt {
+    private mutating func attemptMember(_ slot: UInt32, _ transit: Leaving.Transit) -> Attempt {
         let queued = MemberState.queuedBytes(connections[slot])
         // One file at a time: all that wait for a room's members would be memory that nobody counts.
-        if queued > Limits.moveInlineBytesMax && clinux_unread_bytes(outboxes[owner]) > 0 { return .busy }
+        if queued > Limits.moveInlineBytesMax && clinux_unread_bytes(outboxes[transit.owner]) > 0 { return .busy }
         var message = ByteQueue()
         defer { message.wipe() }
         let session = connections[slot].session
@@ -240,17 +240,17 @@ extension Worker {
         let file: Int32?
         do throws(SystemError) {
             file = try MemberState.encode(
-                connections[slot], held.blocks, room: rooms[room], sessionBytes: sessionBytes, into: &message)
+                connections[slot], held.blocks, room: rooms[transit.room], sessionBytes: sessionBytes, into: &message)
         } catch {
             // Out of descriptors or memory: others give theirs back, but a room is not kept quiet for ever.
-            let since = leaving?.transit?.startedAt ?? 0
-            let isLate = Clock.monotonicNanoseconds() - since > UInt64(Limits.handoffSeconds) * 1_000_000_000
+            let age = Clock.monotonicNanoseconds() - transit.startedAt
+            let isLate = age > UInt64(Limits.handoffSeconds) * 1_000_000_000
             return isLate ? .impossible(error) : .busy
         }
         defer { if let file { _ = Glibc.close(file) } }
         takeSession(slot, into: &message)
         page[.clients] -= 1
-        let result = dispatch(slot, owner, message, sessionBytes: sessionBytes, file: file)
+        let result = dispatch(slot, transit.owner, message, sessionBytes: sessionBytes, file: file)
         guard case .sent = result else {
             page[.clients] += 1
             return result
@@ -322,8 +322,7 @@ extension Worker {
 
     /// The relay drains: what has not moved is let go here.
     mutating func stopLeaving() {
-        guard let transit = leaving?.transit else { return }
-        leaving?.transit = nil
+        guard let transit = leaving?.transit.take() else { return }
         rooms[transit.room].isFrozen = false
         for member in transit.members[transit.next...] {
             connections[member].isFrozen = false
