@@ -34,8 +34,10 @@ final class Mover {
         }
         return counters
     }
-    var hasMoved: Bool { worker.leaving?.isDone == true }
-    var isInTransit: Bool { worker.leaving?.transit != nil }
+    // Of the fixture itself: debug builds of Swift 6.3 read an optional of `worker` when that is no longer lent.
+    var isLeaving: Bool { fixture.worker.leaving != nil }
+    var hasMoved: Bool { fixture.worker.leaving?.isDone == true }
+    var isInTransit: Bool { fixture.worker.leaving?.transit != nil }
     var arrivingRooms: Int { worker.arrivingRooms }
 
     func turn() {

@@ -622,8 +622,7 @@ private final class Conversation {
         try mover.tell(.route(workers: 2, leaves: true))
         mover.turn()
         #expect(mover.worker.nextOutboxes.isEmpty)
-        let isLeaving = mover.worker.leaving != nil
-        #expect(!isLeaving)
+        #expect(!mover.isLeaving)
         #expect(try generations.move(to: 2))
     }
 }
