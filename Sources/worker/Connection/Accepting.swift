@@ -23,30 +23,36 @@ extension Worker {
             let socket = Descriptor(owning: number)
             page.add(1, to: .accepted)
             guard let peer = Address(storage) else { continue }
-            guard mayConnect(peer) else {
-                refuseStranger(socket, peer)
-                continue
-            }
-            guard reserve(Limits.connectionHeldBytes) else {
-                refuse(socket)
-                continue
-            }
-            var connection = Connection(socket: socket, peer: peer, isSecure: tlsContext != nil, now: second)
-            if awaitsProxyHeaders { connection.phase = .proxyHeader }
-            guard countAddress(&connection) else {
-                refuseAddress(connection.socket, peer)
-                continue
-            }
-            switch takePlace(for: peer) {
-            case .free: break
-            case .another: gaveWay += 1
-            case .none:
-                abandonAddress(connection.addressCharge)
-                refuse(connection.socket)
-                continue
-            }
-            adopt(connection)
+            if take(socket, from: peer, isSecure: tlsContext != nil) { gaveWay += 1 }
         }
+    }
+
+    /// Takes a connection in that has been accepted, or refuses it.
+    ///
+    /// - Returns: whether another has given its place to it.
+    mutating func take(_ socket: consuming Descriptor, from peer: Address, isSecure: Bool) -> Bool {
+        guard mayConnect(peer) else {
+            refuseStranger(socket, peer)
+            return false
+        }
+        guard reserve(Limits.connectionHeldBytes) else {
+            refuse(socket)
+            return false
+        }
+        var connection = Connection(socket: socket, peer: peer, isSecure: isSecure, now: second)
+        if awaitsProxyHeaders { connection.phase = .proxyHeader }
+        guard countAddress(&connection) else {
+            refuseAddress(connection.socket, peer)
+            return false
+        }
+        let place = takePlace(for: peer)
+        guard place != .none else {
+            abandonAddress(connection.addressCharge)
+            refuse(connection.socket)
+            return false
+        }
+        adopt(connection)
+        return place == .another
     }
 
     /// Takes a connection in: from the listener or from another worker. Its place in the relay's quota is already taken, and so
