@@ -10,6 +10,12 @@ func withCopy(_ bytes: UnsafePointer<UInt8>?, _ count: Int, _ body: (UnsafeMutab
     body(copy)
 }
 
+/// What must be so. Unlike a precondition's, its text is printed in an optimised build too.
+@inline(__always)
+func claim(_ isSo: @autoclosure () -> Bool, _ text: @autoclosure () -> String) {
+    if !isSo() { fatalError(text()) }
+}
+
 /// Writes valid inputs into FUZZ_SEEDS (Fuzz/run sets it) before the first input is made up.
 func plantSeeds(_ seeds: [[UInt8]]) {
     guard let folder = getenv("FUZZ_SEEDS") else { return }
