@@ -265,9 +265,9 @@ enum MemberState {
     /// Memory that a member takes whose message has so many bytes, and whose queues are in a file if there is one.
     static func heldBytes(_ count: Int, file: Int32?) throws(MemberStateError) -> Int {
         guard let file else { return count }
-        var status = stat()
-        guard unsafe fstat(file, &status) == 0 else { throw .file(SystemError("fstat")) }
-        return count + Int(clamping: status.st_size)
+        let there = clinux_file_bytes(file)
+        guard there >= 0 else { throw .file(SystemError("fstat")) }
+        return count + Int(clamping: there)
     }
 
     /// Before memory is taken for what should be in it.
