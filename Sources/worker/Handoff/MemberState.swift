@@ -267,7 +267,8 @@ enum MemberState {
         guard let file else { return count }
         let there = clinux_file_bytes(file)
         guard there >= 0 else { throw .file(SystemError("fstat")) }
-        return count + Int(clamping: there)
+        // What is beyond every member's is refused when the member is decoded.
+        return count + min(Int(there), 12 * Limits.backlogBytesRange.upperBound)
     }
 
     /// Before memory is taken for what should be in it.
