@@ -325,9 +325,9 @@ extension SettingKind where Value == Origin {
             allowed: "an origin", parse: { Origin($0) }, text: { "\($0)" },
             isValid: { $0.description.utf8.count <= Limits.originBytesMax }, encode: { $1.write($0.description) },
             decode: { (reader, name) throws(ByteCodingError) in
-                guard let origin = Origin(try reader.readText(max: Limits.originBytesMax, field: name)) else {
-                    throw .invalid(field: name)
-                }
+                let text = try reader.readText(max: Limits.originBytesMax, field: name)
+                // In its one spelling, as it was written.
+                guard let origin = Origin(text), origin.description == text else { throw .invalid(field: name) }
                 return origin
             })
     }
@@ -339,9 +339,8 @@ extension SettingKind where Value == HostName {
         SettingKind(
             allowed: "a host name", parse: { HostName($0) }, text: { "\($0)" }, encode: { $1.write($0.description) },
             decode: { (reader, name) throws(ByteCodingError) in
-                guard let host = HostName(try reader.readText(max: Limits.hostNameBytesMax, field: name)) else {
-                    throw .invalid(field: name)
-                }
+                let text = try reader.readText(max: Limits.hostNameBytesMax, field: name)
+                guard let host = HostName(text), host.description == text else { throw .invalid(field: name) }
                 return host
             })
     }

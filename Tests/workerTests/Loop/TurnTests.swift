@@ -294,7 +294,7 @@ private let message = Frame(opcode: Frame.binary, payload: [1, 2, 3]).masked([1,
                 let wasConnected = client.isConnected
                 client.exchange()
                 if client.isConnected && !wasConnected {
-                    client.join("room \(number)", as: "host", isHost: true)
+                    client.join("room\(number)", as: "host", isHost: true)
                     client.exchange()
                 }
             }
