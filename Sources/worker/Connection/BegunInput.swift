@@ -63,6 +63,7 @@ extension Worker {
         connectionTimers.set(slot, in: &connections, due: deadline)
     }
 
+    @inline(__always)
     func begunInputDeadline(_ slot: UInt32) -> UInt32? {
         connections[slot].begunInput.deadline(messageBytes: connections[slot].frames.messageBytesTaken)
     }

@@ -129,6 +129,7 @@ struct Connection: ~Copyable, Timed {
     }
 
     /// Whether anything may still be read or written.
+    @inline(__always)
     var isServed: Bool { phase != .doomed && phase != .departed }
 
     init(socket: consuming Descriptor, peer: Address, isSecure: Bool, now: UInt32) {

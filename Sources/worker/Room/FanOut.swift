@@ -208,7 +208,10 @@ extension Worker {
     /// Fills the gather list for a member; false if the pieces are too many for one send.
     private mutating func gatherBatch(_ batch: UInt32, for member: UInt32) -> Bool {
         gather.removeAll()
-        connections[member].outbox.gather(into: &gather, held.blocks)
+        // Mostly nothing waits.
+        if !connections[member].outbox.isEmpty {
+            connections[member].outbox.gather(into: &gather, held.blocks)
+        }
         let voice = unsafe batches[batch].voice.bytes.unsafeBytes
         var run = 0
         while let range = batches[batch].voice.nextRange(notFrom: member, &run) {

@@ -149,6 +149,7 @@ extension Worker {
     // MARK: - Turns
 
     /// The next that has not begun and can.
+    @inline(__always)
     private var nextToBegin: UInt32? {
         waitingHandshakes.new.next(looks: Limits.tlsPartiesAskedMax) {
             handshakePlaces.verdict(connections[$0].client.keys) != .waits
