@@ -191,6 +191,9 @@ package enum Limits {
     package static let memoryReservePart = 8
     /// Connections, shares and sources looked at for who gives way: some 100 ns each.
     package static let memorySharesLookedAtMax = 1024
+    /// What small holders of one worker may have beyond its part for moments, while those that hold most are being closed: some
+    /// hundred messages of the usual size, and little beside a worker's floor.
+    package static let memoryOverdraftBytes = 1 << 20
     /// Shares in which one is sought who can give way.
     package static let memorySharesTriedMax = 8
     /// What a connection takes before it holds a byte: its place in the worker's tables, of which some are empty, and the addresses'.

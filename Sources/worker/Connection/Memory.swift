@@ -127,13 +127,29 @@ extension Worker {
         releaseSpare()
         if growBudget(for: bytes) { return true }
         defer { held.shares.forgetSpared() }
+        let most = held.shares.largest().map { held.shares.bytesOfSource(of: $0) } ?? 0
         while heldBytes + bytes > held.budget.granted {
-            let least = share.map { held.shares.bytesOfSource(of: $0) } ?? 0
-            guard let victim = largestConnection(least) else { return false }
+            // What is nobody's yet is no reason to close a source that holds far less than another.
+            let least = share.map { held.shares.bytesOfSource(of: $0) } ?? most / 2
+            let victim = largestConnection(least)
+            if share != nil && least < most {
+                // Those that hold most are on their way out already, or their connections were not found in bounded time: a source
+                // that holds less does not pay for that.
+                let hasLarger = victim.map {
+                    held.shares.bytesOfSource(of: connections[$0].memoryShare.share) > least
+                }
+                if hasLarger != true { return mayOverdraw(bytes) }
+            }
+            guard let victim else { return false }
             complain(victim)
             condemn(victim, .memory)
         }
         return true
+    }
+
+    /// Whether so much may be kept beyond what is granted, for moments: `settle` sees to it.
+    private func mayOverdraw(_ bytes: Int) -> Bool {
+        heldBytes + bytes <= held.budget.granted + Limits.memoryOverdraftBytes
     }
 
     private mutating func growBudget(for bytes: Int) -> Bool {

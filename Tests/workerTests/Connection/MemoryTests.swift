@@ -144,6 +144,26 @@ import Testing
         #expect(after == 20 * Limits.connectionHeldBytes)
     }
 
+    @Test func `is lent to a small holder while those that hold most are on their way out`() throws {
+        var fixture = try fixture(more: 0)
+        let quiet = fixture.openRoom("quiet", source: 99)
+        let (host, _) = try fixture.enter(quiet)
+        let (guest, _) = try fixture.enter(quiet)
+        // A room that holds all there is, and of which nobody is left who could give way.
+        let room = fixture.openRoom("attack", source: 7)
+        let (share, all) = (fixture.worker.rooms[room].share, fixture.worker.held.budget.granted)
+        fixture.worker.held.shares.charge(all, to: share)
+        for _ in 0..<10 { fixture.say(host, [UInt8](repeating: 1, count: 2000)) }
+        let areOpen = isOpen(host, fixture) && isOpen(guest, fixture)
+        let closed = fixture.worker.page[.close(.memory)]
+        #expect(areOpen && closed == 0)
+        // Not without bound.
+        fixture.say(host, [UInt8](repeating: 1, count: 2 * Limits.memoryOverdraftBytes))
+        let isHostOpen = isOpen(host, fixture)
+        #expect(!isHostOpen)
+        fixture.worker.held.shares.charge(-all, to: share)
+    }
+
     @Test func `is never beyond the bound, though many rooms' messages complete together, and innocents stay`() throws {
         var fixture = try fixture(more: 12 << 20)
         // Somebody else's room, whose one guest is a little slow.
