@@ -382,7 +382,7 @@ private final class Execution {
         claim(place.page[.rooms] == UInt64(process.worker.rooms.count), "another number of rooms")
         let connections = process.worker.connections.count - process.worker.departing
         claim(place.page[.connections] == UInt64(connections), "another number of connections")
-        claim(process.worker.heldFits, "another amount of memory")
+        claim(process.worker.heldFits, "another amount of memory: \(process.worker.heldDescription)")
     }
 
     // MARK: The end
@@ -425,7 +425,9 @@ private final class Execution {
                     due = max(due, worker.worker.pauses.due)
                 }
             }
-            quiet = moves || relay.isChanging ? 0 : quiet + 1
+            // Who has cost much is passed over for some rounds.
+            let waits = { self.relay.everyPlace.contains { $0.process?.worker.hasUnread ?? false } }
+            quiet = moves || relay.isChanging || waits() ? 0 : quiet + 1
             rounds += 1
             claim(rounds < 5000, "it does not come to rest")
             if due > relay.time { relay.pass(due - relay.time) }
@@ -453,7 +455,11 @@ private final class Execution {
                 // Not there: it has come later.
                 let owed = hearer.owed[sender.index]
                 if owed ?? 0 < sender.dataSaid {
-                    claim(hearer.nextData[sender.index] == sender.dataSaid, "data lost")
+                    let next = hearer.nextData[sender.index]
+                    claim(
+                        next == sender.dataSaid,
+                        "data lost: \(hearer.index) has heard \(sender.index) up to \(next ?? -1) of \(sender.dataSaid)"
+                    )
                 }
                 guard owed == nil else { continue }
                 if sender.voiceSaid > 0 && !hasDropped {
@@ -517,8 +523,28 @@ extension Worker {
     fileprivate var heldFits: Bool {
         var bytes = 0
         for slot in connections.slots where connections.isOccupied(slot) { bytes += connections[slot].heldBytes }
-        let hasBlocks = held.blocks.count > 0 || held.blocks.hasFreed
+        // What waits in a batch is charged as well.
+        let hasBlocks = held.blocks.count > 0 || held.blocks.hasFreed || !activeBatches.isEmpty
         return hasBlocks ? bytes <= held.shares.bytes : bytes == held.shares.bytes
+    }
+
+    /// Whether something has come that would be read.
+    fileprivate var hasUnread: Bool {
+        connections.slots.contains { slot in
+            guard connections.isOccupied(slot), connections[slot].interest.contains(.read) else { return false }
+            var bytes: Int32 = 0
+            return ioctl(connections[slot].socket.number, UInt(FIONREAD), &bytes) == 0 && bytes > 0
+        }
+    }
+
+    fileprivate var heldDescription: String {
+        var text = "\(held.shares.bytes) in shares, \(held.blocks.count) blocks"
+        for slot in connections.slots where connections.isOccupied(slot) {
+            text += "; \(slot): \(connections[slot].heldBytes) \(connections[slot].phase)"
+            text += connections[slot].isPaused ? ", paused" : ""
+            text += " \(connections[slot].interest.rawValue), waits \(connections[slot].outbox.count)"
+        }
+        return text
     }
 
     fileprivate func checkIsEmpty() {
