@@ -14,7 +14,7 @@ package struct AddressKeys: Hashable, Sendable {
     /// The /48; nil for IPv4.
     package let wide: UInt64?
 
-    /// Whoever has this address may have all others with the same one: the widest key that there is.
+    /// The owner of this address may own all others with the same value: the widest key that there is.
     package var party: UInt64 { wide ?? narrow }
 
     package init(_ address: Address) {

@@ -14,7 +14,7 @@
 // counted stands here, and a worker that dies between two writes has one too many given back: a count that is one too few
 // until those connections have gone, never one that stays. A connection on its way to another worker is counted, and in no
 // ledger: it lives in the inbox, which outlives both. It leaves the sender's behind the message and is in the receiver's
-// before the message is taken, for the same reason. A room that moves leaves the sender's behind its last message, which has its
+// before the message is taken, for the same reason. A room that moves leaves the sender's after its last message, which has its
 // charge, and is in the receiver's with its first member: if one dies in between, it is given back twice at the worst.
 
 import Glibc

@@ -1,5 +1,5 @@
 // How many connections and rooms each address has over all workers (RELAY_MAX_CONNECTIONS_PER_IP, RELAY_MAX_ROOMS_PER_IP): an
-// open-addressing table behind the rest of the shared memory, in the same file, made when one of the limits is first on.
+// open-addressing table after the rest of the shared memory, in the same file, made when one of the limits is first on.
 //
 // Byte map, from `SharedMemory.byteCount` on (all words little-endian 64-bit atomics):
 //

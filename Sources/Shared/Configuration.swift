@@ -71,7 +71,7 @@ package struct Configuration: Sendable, Equatable {
     package var logFormat = LogFormat.text
     /// RELAY_SANDBOX.
     package var sandbox = SandboxMode.auto
-    /// RELAY_WORKER_USER: whom the workers of a relay that was started as root become; nil: `relay-worker`, else `nobody`.
+    /// RELAY_WORKER_USER: the user that workers run as where root started the relay; nil: `relay-worker`, else `nobody`.
     package var workerUser: String?
 
     package init() {}

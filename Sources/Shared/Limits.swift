@@ -339,7 +339,7 @@ package enum Limits {
     /// A ClientHello: one record's worth (RFC 8446, 5.1), and what headers take where it is cut into some. With post-quantum key
     /// shares it is below 4 KiB.
     package static let tlsHelloBytesMax = 16_384 + 64 * 5
-    /// Time for it, from the accept: it comes with the first packet or two behind the connection's own.
+    /// Time for it, from the accept: it comes with the first packet or two of the connection.
     package static let tlsHelloSeconds = 3
     /// Handshakes at a time behind which, once they are over, the heap's free memory is given back to the kernel.
     package static let tlsHandshakesTrimmed = 256

@@ -97,7 +97,7 @@ enum AdminClient {
         if let reason = asker.mistrusts(
             Listener(user: user, pid: peer, named: pid), program: { WorkerProgram.path(of: "\($0)") })
         {
-            // Root is told, for it sees everybody's; others see that there is none of theirs.
+            // Root sees every account's listeners, so root gets a warning; others see that there is none of theirs.
             if asker.user == 0 { standardError("relay: warning: the socket of relay \(pid) is ignored: \(reason)") }
             return nil
         }

@@ -295,7 +295,7 @@ extension Supervisor {
         }
     }
 
-    /// Tells a process the inboxes of the workers that serve, to be used from now on; it answers `routed`.
+    /// Sends a process the inboxes of the workers that serve, to be used from now on; it answers `routed`.
     private func sendRoute(to place: WorkerPlace, leaves: Bool) throws(SystemError) {
         guard place.control != nil else { return }
         place.willRoute()

@@ -392,7 +392,7 @@ final class Supervisor {
     }
 
     private func becameReady(_ place: WorkerPlace) {
-        // The first one is enough to serve: the others' absence is told as what it is.
+        // The first one is enough to serve; the missing workers show as `degraded`.
         if drainDeadline == nil { memory.phase = .serving }
         logger.debug("worker ready", metadata: ["worker": "\(place.index)", "pid": "\(place.pid ?? 0)"])
         if let deadline = drainDeadline {

@@ -65,12 +65,12 @@ extension WorkerPlace {
         case .hostKeys(let keys):
             return take(keys, max: keysMax, now: now) ? .nothing : .fault(.hostKeys)
         case .failed(let reason):
-            // Told with its end, which follows.
+            // Logged with the end of the process, which follows.
             return fail(reason) ? .nothing : .fault(.misplaced)
         case .routed:
             return routed() ? .nothing : .fault(.misplaced)
         case .moved(let moved):
-            // A leaver's, when it has been told that nothing more comes.
+            // From a draining worker that has received `lastCall`.
             guard change?.stage == .moving, !hasMoved, change?.leavers.contains(where: { $0 === self }) == true else {
                 return .fault(.misplaced)
             }

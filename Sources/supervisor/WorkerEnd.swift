@@ -11,7 +11,7 @@ enum WorkerEnd: Equatable, CustomStringConvertible {
     case killed(signal: Int32, reason: String? = nil)
 
     /// - Parameters:
-    ///   - status: as waitpid(2) tells it.
+    ///   - status: as waitpid(2) returns it.
     ///   - reason: the worker's for an exit, the supervisor's for a kill.
     init(waitStatus status: Int32, reason: String?) {
         self =

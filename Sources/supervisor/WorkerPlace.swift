@@ -55,7 +55,7 @@ final class WorkerPlace {
     private(set) var failure: String?
     /// Why the supervisor has killed the process.
     private(set) var killReason: String?
-    /// What the process has been told, and so may answer: routes, each with `routed`.
+    /// Messages that the process may still answer: routes, each with `routed`.
     private var routesUnanswered = 0
     /// Looks at which the process was without its control channel.
     private var controlLostChecks = 0
@@ -265,7 +265,7 @@ final class WorkerPlace {
         return controlLostChecks == Limits.controlLostChecksMax
     }
 
-    /// The corresponding C function is kill(2) with SIGKILL: its end is then handled like any other, and told with the reason.
+    /// The corresponding C function is kill(2) with SIGKILL: its end is then handled like any other, and logged with the reason.
     func kill(because reason: String) {
         guard let pid else { return }
         if killReason == nil { killReason = reason }

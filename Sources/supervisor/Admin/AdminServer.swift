@@ -13,7 +13,7 @@ import Shared
 /// A request of an admin listener.
 struct AdminRequest {
     var request: Request
-    /// Whom it is for, as it says; nil if it does not.
+    /// The host that the request names; nil if it names none.
     var host: [UInt8]?
     /// Came by the Unix socket.
     var isLocal: Bool

@@ -121,7 +121,7 @@ extension Metrics {
         },
         .values(
             "relay_worker_faults_total", .counter,
-            "Messages of workers that the supervisor did not heed, by reason: none, unless a worker is not itself."
+            "Messages of workers that the supervisor ignored, by reason: none, unless a worker misbehaves."
         ) { report in
             zip(WorkerFault.allCases, report.workerFaults).map { ([("reason", $0.rawValue)], Double($1)) }
         },

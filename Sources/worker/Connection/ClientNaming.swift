@@ -14,7 +14,7 @@ import Glibc
 import Logging
 import Shared
 
-/// What is told of clients' addresses, and how often.
+/// Log rates for what concerns clients' addresses.
 struct ClientNamingLog {
     var conflicts = LogRate(perSecond: 1, burst: 5)
     var headers = LogRate(perSecond: 1, burst: 5)

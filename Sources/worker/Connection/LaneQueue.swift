@@ -153,7 +153,7 @@ struct LaneQueue: ~Copyable {
         tidy()
     }
 
-    /// Takes bytes from the front of a segment, and gives the block back with the last. Those of the lane's own stand behind
+    /// Takes bytes from the front of a segment, and gives the block back with the last. Those of the lane's own stand after
     /// `prefix` bytes of `own`.
     private mutating func remove(
         _ count: Int, fromSegment index: Int, behind prefix: Int, _ blocks: inout SharedBlocks
@@ -179,7 +179,7 @@ struct LaneQueue: ~Copyable {
 
     /// Copies what is left of a large block, when it is little, so that it does not hold all of the block.
     mutating func copySmallRemainder(_ blocks: inout SharedBlocks) {
-        // With bytes of its own behind it, it would have to go in front of them.
+        // Where bytes of its own follow, it would have to go in front of them.
         guard !segments.isEmpty, own.isEmpty, !segments[head].isOwn else { return }
         let segment = segments[head]
         guard segment.count <= Limits.remainderCopiedBytesMax,
@@ -191,7 +191,7 @@ struct LaneQueue: ~Copyable {
         tidy()
     }
 
-    /// Drops the oldest frames behind the first `kept` bytes: while there are more than `framesMax`, or more than one and more bytes
+    /// Drops the oldest frames after the first `kept` bytes: while there are more than `framesMax`, or more than one and more bytes
     /// than `bytesMax`.
     ///
     /// - Parameter frames: how many whole frames wait.
@@ -255,7 +255,7 @@ struct LaneQueue: ~Copyable {
         segments.insert(rest, at: head + 1)
     }
 
-    /// Drops what stands behind the first `count` bytes, which lie in the first segment, and the memory that it took.
+    /// Drops what stands after the first `count` bytes, which lie in the first segment, and the memory that it took.
     mutating func truncate(to count: Int, _ blocks: inout SharedBlocks) {
         precondition(count <= self.count, "more bytes than there are")
         self.count = count

@@ -54,7 +54,7 @@ extension Worker {
     }
 
     private mutating func checkLiveness(_ slot: UInt32) {
-        // Whom the relay does not read may have said anything.
+        // A client that the relay does not read is not silent.
         if connections[slot].isPaused { connections[slot].heardAt = second }
         // What the relay does not read may have come.
         if !connections[slot].interest.contains(.read) { connections[slot].begunInput.restart(at: second) }

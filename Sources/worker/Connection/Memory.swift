@@ -105,7 +105,7 @@ extension Worker {
     /// Makes sure that `bytes` more may be kept. Connections may give way, the one that they are for among them: the caller looks at
     /// its phase, and touches nothing of it that was there before.
     ///
-    /// - Parameter share: whom the bytes are for. Sources that hold less do not give way to it.
+    /// - Parameter share: the share that the bytes are for. Sources that hold less do not give way to it.
     /// - Returns: false if nothing is left that could give way.
     mutating func reserve(_ bytes: Int, share: UInt32? = nil) -> Bool {
         if heldBytes + bytes <= held.budget.granted { return true }

@@ -3,7 +3,7 @@
 //
 //     1   "PROXY" SP ("TCP4" | "TCP6") SP source SP destination SP port SP port CR LF, or "PROXY UNKNOWN" and anything CR LF
 //     2   12 bytes of signature, version and command, family and protocol, a length of 16 bits; then so many bytes: addresses
-//         and ports, and behind them TLVs, which are skipped
+//         and ports, followed by TLVs, which are skipped
 //
 // A verdict does not depend on how the bytes were cut into reads: they are judged from the left, and the first that is wrong decides.
 
@@ -95,7 +95,7 @@ private enum ProxyLine {
         return nil
     }
 
-    /// What stands behind "PROXY ", up to the line's end.
+    /// What follows "PROXY ", up to the line's end.
     private static func client(_ text: Span<UInt8>) throws(ProxyHeaderError) -> Address? {
         var parts: [Range<Int>] = []
         var from = 0

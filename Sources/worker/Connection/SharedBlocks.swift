@@ -48,6 +48,6 @@ struct SharedBlocks: ~Copyable {
         freed.append((last.share, last.bytes.capacity))
     }
 
-    /// One of the blocks freed since they were last asked for; nil behind the last.
+    /// One of the blocks freed since they were last asked for; nil after the last.
     mutating func takeFreed() -> (share: UInt32, bytes: Int)? { freed.popLast() }
 }

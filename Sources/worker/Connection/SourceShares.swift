@@ -2,7 +2,7 @@
 // wait, handshakes under way. Each party (AddressKeys.party: an IPv4 address or a /48) has a list of slots, oldest first. When places
 // are short, the party that has most gives way; where turns are given out, each party has one in its turn, however many it has in line.
 //
-// Every operation takes a fixed number of steps, whoever has how much: slots are threaded into lists, parties into a list of those
+// Every operation takes a fixed number of steps, however the slots are spread: slots are threaded into lists, parties into a list of those
 // that have as many, and into a ring. A party is there as long as it has something. Memory: 12 bytes a slot up to the highest in use,
 // and some 100 bytes a party.
 
@@ -158,7 +158,7 @@ struct SourceShares {
             if first != Self.none { parties[Int(first)].previousEqual = party }
             firstWith[now] = party
         }
-        // Whoever had most has one less at the most, so this is a step.
+        // The party that had most has at most one less, so this is a step.
         most = max(most, now)
         if most > 0 && firstWith[most] == Self.none { most -= 1 }
     }
@@ -192,7 +192,7 @@ struct SourceShares {
         return nil
     }
 
-    /// Takes out a slot that has its turn: the next turn is that of the party behind its own.
+    /// Takes out a slot that has its turn: the next turn is that of the party after its own.
     mutating func take(_ slot: UInt32) {
         guard contains(slot) else { return }
         turn = parties[Int(entries[Int(slot)].party)].next

@@ -140,7 +140,7 @@ enum Launch {
     ///
     /// - Parameters:
     ///   - fileBytesMax: a file without a name that the process may write.
-    ///   - page: where the system call is told that ends it.
+    ///   - page: where the number of a system call that ends the process is written.
     /// - Returns: the parts that hold.
     private static func enter(
         _ sandbox: Sandbox, fileBytesMax: UInt64, violation page: WorkerPage? = nil

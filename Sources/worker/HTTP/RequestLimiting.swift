@@ -24,7 +24,7 @@ extension Worker {
     /// Takes a handshake's token.
     func admitsHandshake(_ slot: UInt32) -> Bool { takeFromConnection(slot) == nil }
 
-    /// By whom the connection is from, if that is known without a request.
+    /// By the client's address, if that is known without a request.
     private func takeFromConnection(_ slot: UInt32) -> UInt64? {
         let client = connections[slot].isAnnounced ? connections[slot].client : connections[slot].peer
         return isTrustedProxy(client) ? nil : takeRequest(client)

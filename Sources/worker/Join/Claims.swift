@@ -77,6 +77,6 @@ func readSenderID(_ message: Span<UInt8>) -> [UInt8]? {
     // An escape takes 6 characters for a byte at most: a longer one need not be read.
     guard case .string(let range) = value, range.count <= 6 * Limits.peerIDBytesMax else { return nil }
     let id = unescapeJSON(message, range)
-    // A message of its own bytes may be anything behind its beginning.
+    // Of a long message nothing has checked that it is UTF-8.
     return (1...Limits.peerIDBytesMax).contains(id.count) && isUTF8(id.span) ? id : nil
 }

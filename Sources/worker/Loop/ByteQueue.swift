@@ -65,7 +65,7 @@ struct ByteQueue: ~Copyable {
         let larger = Self.grown(capacity, toHold: count + extra, doublesMax)
         let fresh: UnsafeMutableRawPointer?
         if head == 0 {
-            // Without a copy where there is room behind it.
+            // Without a copy where the allocation can grow in place.
             unsafe fresh = realloc(storage, larger)
         } else {
             unsafe fresh = malloc(larger)

@@ -35,7 +35,7 @@ struct LoopBuffer {
         case failed(Int32)
     }
 
-    /// Reads at most `bytesMax` bytes into the buffer, behind its first `kept` ones. The corresponding C function is recv(2)
+    /// Reads at most `bytesMax` bytes into the buffer, after its first `kept` ones. The corresponding C function is recv(2)
     /// with MSG_DONTWAIT: O_NONBLOCK belongs to the open socket, and so also to the process that handed it over.
     func receive(from socket: Int32, behind kept: Int = 0, bytesMax: Int = Limits.receiveBytesMax) -> Received {
         receive(from: socket, behind: kept, bytesMax: bytesMax, flags: 0)
@@ -58,7 +58,7 @@ struct LoopBuffer {
 
     @inline(__always)
     private func receive(from socket: Int32, behind kept: Int, bytesMax: Int, flags: Int32) -> Received {
-        precondition(bytesMax > 0 && kept + bytesMax <= capacity, "a read fits behind what was kept")
+        precondition(bytesMax > 0 && kept + bytesMax <= capacity, "a read fits after what was kept")
         while true {
             let result = unsafe recv(socket, base + kept, bytesMax, Int32(MSG_DONTWAIT) | flags)
             if result > 0 { return .bytes(result) }

@@ -57,8 +57,8 @@ struct Event {
 
 /// An epoll instance, and the events of its last wait that have not been taken.
 ///
-/// A turn that has no time for all events of a wait takes the rest in the next one, before it waits again: epoll puts what it has told
-/// of at the end of its list, so that all who are ready have their turn, but only if what it has told of is served.
+/// A turn that has no time for all events of a wait takes the rest in the next one, before it waits again: epoll puts what it has
+/// returned at the end of its list, so every ready connection has its turn, but only if what epoll returned is served.
 @safe
 struct Poller: ~Copyable {
     private let epoll: Descriptor

@@ -301,7 +301,7 @@ struct Worker: ~Copyable {
         if share.ready != ready { share = RoundShare(ready: ready) }
     }
 
-    /// Gives the source of work that comes next what is left of the turn's time for input, but for the least of those behind it that
+    /// Gives the source of work that comes next what is left of the turn's time for input, but for the least of the later sources that
     /// have work.
     ///
     /// - Parameter least: what it has in any case.
