@@ -1,5 +1,6 @@
-// A client of the target Loop, and what it holds the relay to: each message that comes is of its room, whole, in its sender's order and
-// once; none is missing but voice. TLS is libssl's, so each record of the relay's is opened by another implementation.
+// A client of the target Loop, and what it holds the relay to: each message that comes is of its room, whole, in its
+// sender's order and once; none is missing but voice. TLS is libssl's, so each record of the relay's is opened by
+// another implementation.
 
 import COpenSSL
 import CSodium
@@ -163,7 +164,8 @@ final class TLSEnd {
             case SSL_ERROR_WANT_READ: break
             case SSL_ERROR_ZERO_RETURN: isClosed = true
             default:
-                // Above 1000 stand the server's alerts. Whatever a client does to its own records, the server's are whole.
+                // Above 1000 stand the server's alerts. Whatever a client does to its own records, the server's are
+                // whole.
                 let reason = copenssl_reason(ERR_peek_error())
                 claim(reason > 1000, "a record that can't be opened: \(reason)")
                 hasFailed = true

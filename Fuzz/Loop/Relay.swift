@@ -1,6 +1,6 @@
-// A relay in one process for the target Loop: workers of two generations, and a small supervisor that does for them what the real one
-// does (Sources/supervisor/Generations.swift, WorkerPlace.swift): launches, changes, deaths. Its time is made up, so that hours pass
-// in an execution and pieces of work take as long as the script says.
+// A relay in one process for the target Loop: workers of two generations, and a small supervisor that does for them
+// what the real one does (Sources/supervisor/Generations.swift, WorkerPlace.swift): launches, changes, deaths. Its time
+// is made up, so that hours pass in an execution and pieces of work take as long as the script says.
 
 import CLinux
 import Glibc
@@ -9,7 +9,8 @@ import Logging
 @testable import Shared
 @testable import worker
 
-/// What all executions share: mappings that last as long as the process. What is counted in them is 0 between executions.
+/// What all executions share: mappings that last as long as the process. What is counted in them is 0 between
+/// executions.
 struct Ground: Sendable {
     let file: Int32
     let memory: SharedMemory

@@ -1,5 +1,6 @@
-// Who somebody is: tokens and their claims, a first message's `from`, notices of leaving, queries, Base64, and whose address a request
-// counts for. Tokens are signed here, so that claims are reached. Each is held against a reading of its own that is as simple as can be.
+// Who somebody is: tokens and their claims, a first message's `from`, notices of leaving, queries, Base64, and whose
+// address a request counts for. Tokens are signed here, so that claims are reached. Each is held against a reading of
+// its own that is as simple as can be.
 //
 //     1 byte    what the rest is
 //     the rest  0 claims, to be signed; 1 a token's change: place, bits; 2 a first message; 3 a peer id; 4 a query; 5 Base64;

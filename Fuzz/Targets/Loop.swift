@@ -1,5 +1,5 @@
-// A whole loop: workers of two generations in one process, and plain and TLS clients of theirs. The input is a script; the clients hold
-// the relay to its promises while it runs (Loop/Client.swift), and at the end every count must be 0.
+// A whole loop: workers of two generations in one process, and plain and TLS clients of theirs. The input is a script;
+// the clients hold the relay to its promises while it runs (Loop/Client.swift), and at the end every count must be 0.
 //
 //     4 bytes   settings: which limits are tight, how many workers, how it ends
 //     then steps of 4 bytes, operation and three arguments: `Operation`
@@ -14,7 +14,8 @@ import Glibc
 @testable import worker
 
 private enum Operation: UInt8, CaseIterable {
-    /// a: room, signer, whether it is a host, what is wrong with its token; b: TLS or plain, address, how it behaves; c: which worker
+    /// a: room, signer, whether it is a host, what is wrong with its token; b: TLS or plain, address, how it behaves;
+    /// c: which worker
     case join
     /// a: client; b: length and form; c: how often
     case data, voice

@@ -150,10 +150,11 @@ static const struct rule rules[] = {
     // No memory that can be executed, neither from the beginning nor later.
     {"mmap", 1, {LACKS(2, PROT_EXEC)}},
     {"mprotect", 1, {LACKS(2, PROT_EXEC)}},
-    // The half of a connection that a worker writes. SHUT_RD of a listener would end it for its successors as well, and make of it a
-    // socket that can be connected (MSG_FASTOPEN).
+    // The half of a connection that a worker writes. SHUT_RD of a listener would end it for its successors as well, and
+    // make of it a socket that can be connected (MSG_FASTOPEN).
     {"shutdown", 1, {IS_INT(1, SHUT_WR)}},
-    // Not F_SETFL, which would reach the log's pipe in every process and the terminal of who started the relay; not F_DUPFD, F_SETOWN.
+    // Not F_SETFL, which would reach the log's pipe in every process and the terminal of who started the relay; not
+    // F_DUPFD, F_SETOWN.
     {"fcntl", 1, {IS_INT(1, F_GETFD)}},
     {"fcntl", 1, {IS_INT(1, F_GETFL)}},
     {"fcntl", 1, {IS_INT(1, F_ADD_SEALS)}},
@@ -180,8 +181,8 @@ static const struct rule rules[] = {
 
 static uint64_t *violation;
 
-/// Says which call it was, and ends the process. The handler is installed with SA_RESETHAND and SA_NODEFER, so this signal's own is the
-/// end; and rt_sigaction(2) is not on the list, so nobody puts another in its place.
+/// Says which call it was, and ends the process. The handler is installed with SA_RESETHAND and SA_NODEFER, so this
+/// signal's own is the end; and rt_sigaction(2) is not on the list, so nobody puts another in its place.
 static void tell(int signal, siginfo_t *information, void *context) {
     (void)context;
     uint64_t *word = violation;

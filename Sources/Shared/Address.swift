@@ -73,7 +73,8 @@ package struct Address: Hashable, Sendable, CustomStringConvertible {
         isIPv4 ? low >> 24 & 0xFF == 127 : high == 0 && low == 1
     }
 
-    /// Whose memory a connection takes: the IPv4 address or the IPv6 /48, because one customer may have as many /64 as a worker has rooms.
+    /// Whose memory a connection takes: the IPv4 address or the IPv6 /48, because one customer may have as many /64 as
+    /// a worker has rooms.
     package var memoryKey: UInt64 { keys.party }
 
     /// IPv4 with dots, IPv6 by RFC 5952.

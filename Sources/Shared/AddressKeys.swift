@@ -27,8 +27,8 @@ package struct AddressKeys: Hashable, Sendable {
         }
     }
 
-    // The kinds can't meet: all but that of a /64 read as prefixes in ff00::/8, multicast, which is never a source (RFC 4291,
-    // 2.7). Neither can the key of ::/64, where ::1 lives, which in its own form would be 0.
+    // The kinds can't meet: all but that of a /64 read as prefixes in ff00::/8, multicast, which is never a source (RFC
+    // 4291, 2.7). Neither can the key of ::/64, where ::1 lives, which in its own form would be 0.
     private static let ipv4: UInt64 = 0xFFFF_FFFF_0000_0000
     private static let first64: UInt64 = 0xFFFF_FFFE_0000_0000
     private static let networks48: UInt64 = 0xFFFD_0000_0000_0000

@@ -1,5 +1,5 @@
-// Where the connections and rooms of one worker are counted in the `AddressTable`: what is given back if it dies. One ledger a page,
-// written by the page's worker alone, and by the supervisor after its death.
+// Where the connections and rooms of one worker are counted in the `AddressTable`: what is given back if it dies. One
+// ledger a page, written by the page's worker alone, and by the supervisor after its death.
 //
 // Byte map (words as in AddressTable.swift; a charge is two of them, narrow and wide):
 //
@@ -10,12 +10,13 @@
 //     64 ...     records of connections, a charge each, by the connection's slot in its worker
 //     16 Mi ...  records of rooms
 //
-// Order of the writes: a charge is written here before it is counted, and uncounted before it is removed here. So whatever is
-// counted stands here, and a worker that dies between two writes has one too many given back: a count that is one too few
-// until those connections have gone, never one that stays. A connection on its way to another worker is counted, and in no
-// ledger: it lives in the inbox, which outlives both. It leaves the sender's behind the message and is in the receiver's
-// before the message is taken, for the same reason. A room that moves leaves the sender's after its last message, which has its
-// charge, and is in the receiver's with its first member: if one dies in between, it is given back twice at the worst.
+// Order of the writes: a charge is written here before it is counted, and uncounted before it is removed here. So
+// whatever is counted stands here, and a worker that dies between two writes has one too many given back: a count that
+// is one too few until those connections have gone, never one that stays. A connection on its way to another worker is
+// counted, and in no ledger: it lives in the inbox, which outlives both. It leaves the sender's behind the message and
+// is in the receiver's before the message is taken, for the same reason. A room that moves leaves the sender's after
+// its last message, which has its charge, and is in the receiver's with its first member: if one dies in between, it is
+// given back twice at the worst.
 
 import Glibc
 import Synchronization
@@ -27,7 +28,8 @@ package struct AddressLedger: ~Copyable {
     private let words: UnsafeMutablePointer<Atomic<UInt64>>
     private var used: (connections: Int, rooms: Int)
 
-    /// A slot for each connection or room that a worker can have, and for those that have left within a turn or wait to.
+    /// A slot for each connection or room that a worker can have, and for those that have left within a turn or wait
+    /// to.
     static let recordsMax = partBytes / 16 - firstRecord / 2
     private static let partBytes = 16 << 20
     static let byteCount = 2 * partBytes

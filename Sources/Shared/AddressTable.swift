@@ -1,5 +1,6 @@
-// How many connections and rooms each address has over all workers (RELAY_MAX_CONNECTIONS_PER_IP, RELAY_MAX_ROOMS_PER_IP): an
-// open-addressing table after the rest of the shared memory, in the same file, made when one of the limits is first on.
+// How many connections and rooms each address has over all workers (RELAY_MAX_CONNECTIONS_PER_IP,
+// RELAY_MAX_ROOMS_PER_IP): an open-addressing table after the rest of the shared memory, in the same file, made when
+// one of the limits is first on.
 //
 // Byte map, from `SharedMemory.byteCount` on (all words little-endian 64-bit atomics):
 //
@@ -10,8 +11,9 @@
 //
 // An entry is one word, so that a key is claimed with its first connection and freed with its last by the same
 // compare-and-swap that counts: there is no state between, and nothing that a dead process could leave half done. The
-// hash is a bijection of key and seed, which is another for rooms: its high bits say where a search begins, its low ones are the
-// fingerprint. A search looks at the `probes` entries from there on and never stops at a free one, because entries come and go.
+// hash is a bijection of key and seed, which is another for rooms: its high bits say where a search begins, its low
+// ones are the fingerprint. A search looks at the `probes` entries from there on and never stops at a free one, because
+// entries come and go.
 //
 // Exact: two workers that claim entries for one key at the same moment may end with two. So whoever has counted itself looks
 // again and takes all entries of its key together; over the maximum, it uncounts itself. Let more connections than the
@@ -20,13 +22,14 @@
 // `AddressToken`). So it has seen them all, and was not admitted. (All of this is sequentially consistent.) One that
 // uncounted itself beside another entry tries again, for the other may do the same; so as many are admitted as may be.
 //
-// An address of IPv6 is counted by two keys (AddressKeys.swift), the wider one first: what is refused because of its /48 touches
-// nothing else. For the moment until the other key has refused, the /48 counts one too many, so a neighbour may be refused at its
-// very edge; nobody is admitted beyond it.
+// An address of IPv6 is counted by two keys (AddressKeys.swift), the wider one first: what is refused because of its
+// /48 touches nothing else. For the moment until the other key has refused, the /48 counts one too many, so a neighbour
+// may be refused at its very edge; nobody is admitted beyond it.
 //
-// Where the entries near are all taken by others, a connection is admitted and not counted. Nobody can bring this about alone: more
-// than half of the table must be taken, by hundreds of thousands of addresses at a time. The table is no larger because each of its
-// pages that has ever been looked at stays in memory: 8 MiB at most, 8 bytes for each address at the least.
+// Where the entries near are all taken by others, a connection is admitted and not counted. Nobody can bring this about
+// alone: more than half of the table must be taken, by hundreds of thousands of addresses at a time. The table is no
+// larger because each of its pages that has ever been looked at stays in memory: 8 MiB at most, 8 bytes for each
+// address at the least.
 //
 // Two addresses are taken for one if their fingerprints are equal and their places near: of a million addresses at a time that
 // is one pair in half a million relays.
@@ -75,8 +78,8 @@ package struct AddressCharge: Equatable, Sendable {
         self.wide = wide
     }
 
-    /// In a message between workers: what is to be given back if nobody takes the message. Each kind that has something to give
-    /// back has it in bytes 8 to 23, narrow and then wide.
+    /// In a message between workers: what is to be given back if nobody takes the message. Each kind that has something
+    /// to give back has it in bytes 8 to 23, narrow and then wide.
     package init(inMessage bytes: RawSpan) {
         guard bytes.byteCount >= Self.messageBytes else { return }
         // There are as many bytes, and each bit pattern is a number.
@@ -100,7 +103,8 @@ package struct AddressTable: @unchecked Sendable {
     fileprivate static let fingerprintMask: UInt64 = 1 << AddressToken.placeShift - 1
     private static let one: UInt64 = 1 << AddressToken.placeShift
     private static let countMax = (1 << (64 - Int(AddressToken.placeShift))) - 1
-    /// Entries that a search looks at. At a quarter full so many in a row are taken with a probability of less than 10^-16.
+    /// Entries that a search looks at. At a quarter full so many in a row are taken with a probability of less than
+    /// 10^-16.
     static let probes = 64
     /// Entries for each connection that the relay may have: its address and its room's make it a quarter full at most.
     private static let entriesPerConnection = 8
@@ -234,7 +238,8 @@ package struct AddressTable: @unchecked Sendable {
         guard token != .none, place <= mask else { return }
         while true {
             let word = load(place)
-            // A count of 0 beside a fingerprint is written by no worker in its right mind; the supervisor gives for it all the same.
+            // A count of 0 beside a fingerprint is written by no worker in its right mind; the supervisor gives for it
+            // all the same.
             guard word >= Self.one, word & Self.fingerprintMask == token.fingerprint else { return }
             let less = word - Self.one
             if exchange(place, word, less < Self.one ? 0 : less) { return }

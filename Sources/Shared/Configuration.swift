@@ -71,7 +71,8 @@ package struct Configuration: Sendable, Equatable {
     package var logFormat = LogFormat.text
     /// RELAY_SANDBOX.
     package var sandbox = SandboxMode.auto
-    /// RELAY_WORKER_USER: the user that workers run as where root started the relay; nil: `relay-worker`, else `nobody`.
+    /// RELAY_WORKER_USER: the user that workers run as where root started the relay; nil: `relay-worker`, else
+    /// `nobody`.
     package var workerUser: String?
 
     package init() {}
@@ -164,8 +165,8 @@ extension Configuration {
         Setting("RELAY_WORKER_USER", \.workerUser, .optional(.userName)),
     ]
 
-    /// RELAY_MAX_BACKLOG when nobody says how much: everybody else in the room may say a message of the largest size at once. No more
-    /// than half of the memory, but room for one message in any case.
+    /// RELAY_MAX_BACKLOG when nobody says how much: everybody else in the room may say a message of the largest size at
+    /// once. No more than half of the memory, but room for one message in any case.
     private var backlogAuto: Int {
         let message = messageBytesMax + Limits.frameHeaderBytesMax
         return max(message, min(max(1, clientsPerRoomMax - 1) * message, memoryBytesMax / 2))
@@ -211,7 +212,8 @@ extension Configuration {
         },
     ]
 
-    /// The first setting that is out of its range or in no relation with another that it should be in; nil if there is none.
+    /// The first setting that is out of its range or in no relation with another that it should be in; nil if there is
+    /// none.
     package var firstInvalid: StaticString? {
         Self.settings.first { !$0.isValid(self) }?.name
             ?? Self.relations.first { $0.problem(self) != nil }?.names.first
@@ -232,8 +234,8 @@ struct SettingRelation: Sendable {
 
 // MARK: - As bytes
 
-// Setting by setting in the order of the table. Numbers are u64, words u8 by their place; the others say how they are written
-// where they are defined (Setting.swift).
+// Setting by setting in the order of the table. Numbers are u64, words u8 by their place; the others say how they are
+// written where they are defined (Setting.swift).
 extension Configuration {
     package func encode(into writer: inout ByteWriter) {
         for setting in Self.settings { setting.encode(self, &writer) }

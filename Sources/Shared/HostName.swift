@@ -1,5 +1,5 @@
-// The host of a URL, as browsers send it and operators list it. It is read into one spelling, so that two of them are the same host exactly
-// if they are equal.
+// The host of a URL, as browsers send it and operators list it. It is read into one spelling, so that two of them are
+// the same host exactly if they are equal.
 
 /// A host name in lower case.
 package struct HostName: Hashable, Sendable, CustomStringConvertible {

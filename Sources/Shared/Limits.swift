@@ -18,8 +18,8 @@ package enum Limits {
     /// A server's frame header: 2 bytes and a 64-bit length; the relay masks nothing (RFC 6455, 5.2).
     package static let frameHeaderBytesMax = 10
 
-    /// Bytes of a first data message in which its sender's id is looked for: the wire protocol's. Reading JSON costs up to 12 ns a
-    /// byte, and nobody limits when the last bytes of many first messages come.
+    /// Bytes of a first data message in which its sender's id is looked for: the wire protocol's. Reading JSON costs up
+    /// to 12 ns a byte, and nobody limits when the last bytes of many first messages come.
     package static let senderSearchBytesMax = 16_384
 
     // MARK: - Keys
@@ -33,8 +33,8 @@ package enum Limits {
 
     /// A per-address burst, as a multiple of the rate: the wire protocol's.
     package static let burstFactor = 2
-    /// The furthest ahead that an address's arrival time can be in the limiter's table: a burst at the lowest rate, and much more. A
-    /// worker that writes another there neither stops the others nor shuts an address out for ever.
+    /// The furthest ahead that an address's arrival time can be in the limiter's table: a burst at the lowest rate, and
+    /// much more. A worker that writes another there neither stops the others nor shuts an address out for ever.
     package static let limiterDebtNanosecondsMax: UInt64 = 60_000_000_000
     /// Clients that a room may have over RELAY_MAX_CLIENTS_PER_ROOM where they are hosts: the wire protocol's. A host
     /// returns while its old connection is still dying.
@@ -45,32 +45,35 @@ package enum Limits {
 
     // MARK: - Shares by source
 
-    /// What a /48 of IPv6 may have of rates, and of connections and rooms, as multiples of what an address may: a /64 of it counts as
-    /// one. An organization with some networks finds room; somebody who has a whole /48 to himself, as anybody can, is no more than
-    /// so many addresses. A rate is used by few at the same moment, so it is the more generous one.
+    /// What a /48 of IPv6 may have of rates, and of connections and rooms, as multiples of what an address may: a /64
+    /// of it counts as one. An organization with some networks finds room; somebody who has a whole /48 to himself, as
+    /// anybody can, is no more than so many addresses. A rate is used by few at the same moment, so it is the more
+    /// generous one.
     package static let wideRateFactor = 16
     package static let wideCountFactor = 8
-    /// Requests other than joins, and TLS handshakes, that an address may make, as a multiple of its joins: each costs a fraction of
-    /// what a join leaves behind, a join over TLS takes one, and health checks of a whole fleet are below 100 a second.
+    /// Requests other than joins, and TLS handshakes, that an address may make, as a multiple of its joins: each costs
+    /// a fraction of what a join leaves behind, a join over TLS takes one, and health checks of a whole fleet are below
+    /// 100 a second.
     package static let requestRateFactor = 10
-    /// Connections that have not joined a room, of RELAY_MAX_CONNECTIONS: the rest is for those in rooms alone, so that nobody who only
-    /// connects can keep members out who come back. A relay has few of them at a time: a join takes a round trip or three.
+    /// Connections that have not joined a room, of RELAY_MAX_CONNECTIONS: the rest is for those in rooms alone, so that
+    /// nobody who only connects can keep members out who come back. A relay has few of them at a time: a join takes a
+    /// round trip or three.
     package static func unjoinedMax(connectionsMax: Int) -> Int { connectionsMax - connectionsMax / 10 }
-    /// Connections that give their places to others in one accept of a turn: until the turn ends their descriptors are open beside
-    /// those of the newcomers.
+    /// Connections that give their places to others in one accept of a turn: until the turn ends their descriptors are
+    /// open beside those of the newcomers.
     package static let gaveWayPerTurnMax = 16
-    /// For so long a connection keeps its place against newcomers from its own address, who are refused: those who are about to join
-    /// would otherwise push each other out.
+    /// For so long a connection keeps its place against newcomers from its own address, who are refused: those who are
+    /// about to join would otherwise push each other out.
     package static let ownPlaceSeconds: UInt32 = 2
 
     // MARK: - One turn of a worker's loop
 
-    /// Time for what comes in, over all sources of work (worker/Loop/TurnClock.swift). A voice frame waits for a turn that is under way
-    /// and for its own: with more, voices of others stutter while somebody floods; with much less, a busy worker spends its time
-    /// on waits and on batches of little.
+    /// Time for what comes in, over all sources of work (worker/Loop/TurnClock.swift). A voice frame waits for a turn
+    /// that is under way and for its own: with more, voices of others stutter while somebody floods; with much less, a
+    /// busy worker spends its time on waits and on batches of little.
     package static let turnInputNanoseconds: UInt64 = 4_000_000
-    /// The least of it that each source of work is left where sources before it have more to do than there is time for: handoffs,
-    /// strangers' requests, timers.
+    /// The least of it that each source of work is left where sources before it have more to do than there is time for:
+    /// handoffs, strangers' requests, timers.
     package static let turnInboxNanosecondsMin: UInt64 = 500_000
     package static let turnStrangersNanosecondsMin: UInt64 = 1_000_000
     package static let turnTimersNanosecondsMin: UInt64 = 500_000
@@ -78,8 +81,8 @@ package enum Limits {
     package static let turnOutputNanoseconds: UInt64 = 4_000_000
     /// Time for rooms that migrate. One member is exported whole, whatever waits for it.
     package static let turnMigrationNanoseconds: UInt64 = 2_000_000
-    /// Time that one round over all ready connections should take: each has an equal share of it. Connections that cost more than
-    /// their share are passed over in later rounds (worker/Loop/Share.swift).
+    /// Time that one round over all ready connections should take: each has an equal share of it. Connections that cost
+    /// more than their share are passed over in later rounds (worker/Loop/Share.swift).
     package static let roundNanoseconds: UInt32 = 2_000_000
     /// The least share. Below the cost of a read and its system call nothing is gained by passing over.
     package static let shareNanosecondsMin: UInt32 = 4000
@@ -91,10 +94,11 @@ package enum Limits {
     package static let shareBytesMin = 4096
     /// Requests of one connection that are answered in one service: pages cost ten times as much a byte as messages.
     package static let requestsPerServiceMax = 8
-    /// Bytes of one read while a connection is a request. The rest stays in the socket: it is counted nowhere here, and a handoff is
-    /// small.
+    /// Bytes of one read while a connection is a request. The rest stays in the socket: it is counted nowhere here, and
+    /// a handoff is small.
     package static let requestReadBytesMax = 4096
-    /// Events taken from epoll at once, of members and of strangers. Those that a turn has no time for are the next one's.
+    /// Events taken from epoll at once, of members and of strangers. Those that a turn has no time for are the next
+    /// one's.
     package static let eventsPerWaitMax = 512
     package static let strangerEventsPerWaitMax = 128
     /// Connections accepted. Each costs about 50 microseconds with its request; the calls of others go on between.
@@ -152,14 +156,15 @@ package enum Limits {
 
     /// Time for TLS handshake and request head, from the accept or from the answer before: the wire protocol's.
     package static let requestSeconds = 10
-    /// Requests of a connection that does not join, the last answered with `Connection: close`; and how long it may take for them in
-    /// all. A browser needs two, a balancer's checks come on connections of their own.
+    /// Requests of a connection that does not join, the last answered with `Connection: close`; and how long it may
+    /// take for them in all. A browser needs two, a balancer's checks come on connections of their own.
     package static let requestsPerConnectionMax = 100
     package static let unjoinedSeconds = 60
     /// Answers to pipelined requests that may wait in bytes; beyond it the connection is not read.
     package static let answersWaitingMax = 16_384
-    /// Time for a message that has begun to end, and for a TLS record. A message has a second more for each `begunBytesPerSecond` of
-    /// it that have come: a slow line may take as long as it needs, one that only holds memory may not.
+    /// Time for a message that has begun to end, and for a TLS record. A message has a second more for each
+    /// `begunBytesPerSecond` of it that have come: a slow line may take as long as it needs, one that only holds memory
+    /// may not.
     package static let begunSeconds = 30
     package static let begunBytesPerSecond = 8192
     /// Silence that ends a connection, and TCP_USER_TIMEOUT: the wire protocol's.
@@ -179,45 +184,46 @@ package enum Limits {
 
     // MARK: - Memory
 
-    /// What a worker may always hold of RELAY_MAX_MEMORY, whatever other workers hold: what it keeps for speed, a message of the
-    /// largest size on its way in, and the same on its way out.
+    /// What a worker may always hold of RELAY_MAX_MEMORY, whatever other workers hold: what it keeps for speed, a
+    /// message of the largest size on its way in, and the same on its way out.
     package static func memoryFloorBytes(_ configuration: Configuration) -> Int {
         (6 << 20) + 2 * configuration.messageBytesMax
     }
-    /// In such pieces a worker takes more. Smaller ones would make workers meet at the common counter more often, larger ones would
-    /// lie idle in each.
+    /// In such pieces a worker takes more. Smaller ones would make workers meet at the common counter more often,
+    /// larger ones would lie idle in each.
     package static let memoryPieceBytes = 1 << 20
     /// A worker that has more than its equal part of RELAY_MAX_MEMORY leaves one in so many parts of it to the others.
     package static let memoryReservePart = 8
     /// Connections, shares and sources looked at for who gives way: some 100 ns each.
     package static let memorySharesLookedAtMax = 1024
-    /// What small holders of one worker may have beyond its part for moments, while those that hold most are being closed: some
-    /// hundred messages of the usual size, and little beside a worker's floor.
+    /// What small holders of one worker may have beyond its part for moments, while those that hold most are being
+    /// closed: some hundred messages of the usual size, and little beside a worker's floor.
     package static let memoryOverdraftBytes = 1 << 20
     /// Shares in which one is sought who can give way.
     package static let memorySharesTriedMax = 8
-    /// What a connection takes before it holds a byte: its place in the worker's tables, of which some are empty, and the addresses'.
+    /// What a connection takes before it holds a byte: its place in the worker's tables, of which some are empty, and
+    /// the addresses'.
     package static let connectionHeldBytes = 768
     /// What a TLS session takes beside that: its keys, its secrets and, once it is busy, libcrypto's contexts.
     package static let tlsSessionHeldBytes = 1536
     /// What libssl takes for a handshake.
     package static let tlsHandshakeHeldBytes = 51_200
-    /// The heap is trimmed after a peak that was so much above what is held now, and no more often than so. It takes 10 ms for some
-    /// 100 MB.
+    /// The heap is trimmed after a peak that was so much above what is held now, and no more often than so. It takes 10
+    /// ms for some 100 MB.
     package static let heapTrimmedBytesMin = 16 << 20
     package static let heapTrimNanoseconds: UInt64 = 10_000_000_000
-    /// Allocations from so many bytes on are pages of their own, which go back to the kernel when they are freed. No more than so
-    /// many: a process has 65,530 mappings at most (vm.max_map_count).
+    /// Allocations from so many bytes on are pages of their own, which go back to the kernel when they are freed. No
+    /// more than so many: a process has 65,530 mappings at most (vm.max_map_count).
     package static let heapMappedBytesMin = 65_536
     package static let heapMappingsMax = 32_768
 
-    /// Below this capacity a queue that grows doubles, above it it grows by a quarter: large ones hold what has come, and not twice as
-    /// much.
+    /// Below this capacity a queue that grows doubles, above it it grows by a quarter: large ones hold what has come,
+    /// and not twice as much.
     package static let queueDoublesBytesMax = 65_536
     /// The same of a message that has not come whole, of which there may be one a connection.
     package static let messageDoublesBytesMax = 4096
-    /// The shortest range of a batch that members who have to wait share (worker/Connection/SharedBlocks): a shorter one is copied for
-    /// each. A send takes 64 ranges, so these make 256 KiB, more than a socket takes at once.
+    /// The shortest range of a batch that members who have to wait share (worker/Connection/SharedBlocks): a shorter
+    /// one is copied for each. A send takes 64 ranges, so these make 256 KiB, more than a socket takes at once.
     package static let sharedRangeBytesMin = 4096
     /// What is left of a shared block for one member is copied if it is no longer than this, and the block at least
     /// `remainderBlocksRatio` times as large: a copy is cheaper than the block.
@@ -253,10 +259,11 @@ package enum Limits {
 
     // MARK: - Client addresses
 
-    /// A line of the PROXY protocol's version 1, with its CR LF: the longest that there can be (proxy-protocol.txt, 2.1).
+    /// A line of the PROXY protocol's version 1, with its CR LF: the longest that there can be (proxy-protocol.txt,
+    /// 2.1).
     package static let proxyLineBytesMax = 107
-    /// What follows the first 16 bytes of a header of version 2: addresses are 36 bytes, or 216; the rest is for TLVs, of which a client's
-    /// certificate is the longest that proxies send.
+    /// What follows the first 16 bytes of a header of version 2: addresses are 36 bytes, or 216; the rest is for TLVs,
+    /// of which a client's certificate is the longest that proxies send.
     package static let proxyBlockBytesMax = 4096
     /// A header of either version.
     package static let proxyHeaderBytesMax = 16 + proxyBlockBytesMax
@@ -299,8 +306,8 @@ package enum Limits {
     /// Records in a row that carry no data. Each costs a decryption, so a client must not get any number of them for
     /// nothing; no client sends more than a few.
     package static let tlsIdleRecordsMax: UInt8 = 32
-    /// KeyUpdates that a client may send in a moment, and the seconds in which as many more are allowed: 2 to 5 us each, which is what
-    /// some kilobytes of data cost.
+    /// KeyUpdates that a client may send in a moment, and the seconds in which as many more are allowed: 2 to 5 us
+    /// each, which is what some kilobytes of data cost.
     package static let tlsKeyUpdatesBurst: UInt32 = 64
     /// Bytes of a handshake. A ClientHello with every extension and a ticket is below 3 KiB.
     package static let tlsHandshakeBytesMax = 65_536
@@ -326,18 +333,19 @@ package enum Limits {
     package static let tlsHandshakesWatchedMax = 6 * tlsHandshakeStepsPerTurnMax
     /// Handshakes that libssl is at work on at a time: about 50 KiB each, and 100 MiB for all.
     package static let tlsHandshakesMax = 2048
-    /// Of these for one address, and `wideCountFactor` times as many for a /48: a few hundred people behind one address come back
-    /// within a second, because a place is free again after a round trip; the rest of them wait.
+    /// Of these for one address, and `wideCountFactor` times as many for a /48: a few hundred people behind one address
+    /// come back within a second, because a place is free again after a round trip; the rest of them wait.
     package static let tlsHandshakesPerAddressMax = tlsHandshakesMax / 16
-    /// Connections whose ClientHello is here and waits for its turn: some 2 KiB each, 17 KiB at the worst. With more, the newest of
-    /// the party that has most is dropped; all of them would take half a second of a worker's time.
+    /// Connections whose ClientHello is here and waits for its turn: some 2 KiB each, 17 KiB at the worst. With more,
+    /// the newest of the party that has most is dropped; all of them would take half a second of a worker's time.
     package static let tlsHandshakesWaitingMax = 2048
     /// Of so many steps one is for a handshake that has not begun, whatever others have begun.
     package static let tlsStepsPerNewHandshake = 4
-    /// Parties that are asked whether they have a place free, before all wait: more than can be at their maximum at a time.
+    /// Parties that are asked whether they have a place free, before all wait: more than can be at their maximum at a
+    /// time.
     package static let tlsPartiesAskedMax = 2 * tlsHandshakesMax / tlsHandshakesPerAddressMax
-    /// A ClientHello: one record's worth (RFC 8446, 5.1), and what headers take where it is cut into some. With post-quantum key
-    /// shares it is below 4 KiB.
+    /// A ClientHello: one record's worth (RFC 8446, 5.1), and what headers take where it is cut into some. With
+    /// post-quantum key shares it is below 4 KiB.
     package static let tlsHelloBytesMax = 16_384 + 64 * 5
     /// Time for it, from the accept: it comes with the first packet or two of the connection.
     package static let tlsHelloSeconds = 3
@@ -389,8 +397,8 @@ package enum Limits {
     /// A worker that shows the same heartbeat at so many looks in a row is killed and replaced. Looks and not time: when
     /// the whole machine has stood still (a virtual machine moved, a laptop's lid) nobody has beaten, and nobody hangs.
     package static let heartbeatSilentChecksMax = 5
-    /// CPU time that such a worker has used meanwhile, and has nothing to show for, seconds; one that waits for anything hangs whatever
-    /// it has used. With less, it is the CPU that it waits for, and it is left alone.
+    /// CPU time that such a worker has used meanwhile, and has nothing to show for, seconds; one that waits for
+    /// anything hangs whatever it has used. With less, it is the CPU that it waits for, and it is left alone.
     package static let hangCPUSeconds = 1.0
     /// The same looks for a worker that is not ready yet.
     package static let launchSilentChecksMax = 30
@@ -402,13 +410,14 @@ package enum Limits {
     /// listen(2)'s backlog, per worker; the kernel caps it at net.core.somaxconn. A restarted worker finds in it whoever
     /// came meanwhile.
     package static let listenBacklog = 4096
-    /// The user and group that a worker of a relay started as root becomes if there is no other: Debian's nobody and nogroup.
+    /// The user and group that a worker of a relay started as root becomes if there is no other: Debian's nobody and
+    /// nogroup.
     package static let nobody: UInt32 = 65_534
     /// RELAY_WORKER_USER: useradd(8)'s longest name.
     package static let userNameBytesMax = 32
 
-    /// A file that a worker may write (RLIMIT_FSIZE), bytes: it has no name and holds what waits for one member that moves: a backlog,
-    /// a message on its way in, one on its way out beyond the backlog, and voice.
+    /// A file that a worker may write (RLIMIT_FSIZE), bytes: it has no name and holds what waits for one member that
+    /// moves: a backlog, a message on its way in, one on its way out beyond the backlog, and voice.
     package static func workerFileBytesMax(_ configuration: Configuration) -> UInt64 {
         UInt64(configuration.backlogBytesMax + (2 + voiceFramesWaitingMax) * configuration.messageBytesMax + (1 << 20))
     }
@@ -451,9 +460,8 @@ package enum Limits {
 
     // MARK: - Control channel
 
-    /// One message of the control channel. The longest are a launch, with a configuration whose lists are full, and a list of host
-    /// keys.
-    /// Must fit the socket buffer of the channel.
+    /// One message of the control channel. The longest are a launch, with a configuration whose lists are full, and a
+    /// list of host keys. Must fit the socket buffer of the channel.
     package static let controlMessageBytesMax = 32_768
     /// Host keys in one message: the longest fit.
     package static let hostKeysPerMessageMax = 48
@@ -461,16 +469,17 @@ package enum Limits {
     /// rooms share a message, and the supervisor is woken a hundred times a second at the most; with more, a worker that crashes
     /// takes the keys of rooms along which have been in use for a while.
     package static let hostKeyReportNanoseconds: UInt64 = 10_000_000
-    /// Messages of one worker that the supervisor takes in one turn of its loop; between turns it looks after the others.
+    /// Messages of one worker that the supervisor takes in one turn of its loop; between turns it looks after the
+    /// others.
     package static let controlMessagesPerTurnMax = 64
-    /// Messages of one worker that it takes in a second, and at once: a storm of joins makes a hundred, the death of a leaver one for 48
-    /// rooms. Beyond it they wait in the channel.
+    /// Messages of one worker that it takes in a second, and at once: a storm of joins makes a hundred, the death of a
+    /// leaver one for 48 rooms. Beyond it they wait in the channel.
     package static let controlMessagesPerSecond: UInt64 = 2000
     package static let controlMessagesBurst = 8192
     /// Messages of a process that has ended: more than its channel holds, for it may have given its end away.
     package static let controlMessagesLastMax = 8192
-    /// Messages of one process that are malformed or out of place, before it is killed. In its right mind a worker sends none; a few
-    /// may cross with a message of the supervisor's.
+    /// Messages of one process that are malformed or out of place, before it is killed. In its right mind a worker
+    /// sends none; a few may cross with a message of the supervisor's.
     package static let controlFaultsMax = 64
     /// Looks a second apart at which a process may be without its control channel before it is killed.
     package static let controlLostChecksMax = 3
@@ -484,10 +493,11 @@ package enum Limits {
     }
     /// Looks a second apart at which a count over the whole relay must be wrong before the supervisor puts it right.
     package static let quotaLooksMax = 10
-    /// Rooms, or connections, that may be counted and in no worker's gauge, or the other way round: those on their way between workers
-    /// at a reload.
+    /// Rooms, or connections, that may be counted and in no worker's gauge, or the other way round: those on their way
+    /// between workers at a reload.
     package static let quotaMargin: UInt64 = 512
-    /// Messages that are thrown away from an inbox that nobody will read: more than it holds, for others may still fill it.
+    /// Messages that are thrown away from an inbox that nobody will read: more than it holds, for others may still fill
+    /// it.
     package static let inboxDiscardsMax = 65_536
     /// Messages that wait for a worker or supervisor that does not read; a launch is sent whole, whatever its length.
     package static let controlQueueMessagesMax = 4096
@@ -520,7 +530,8 @@ package enum Limits {
     /// RELAY_MAX_MESSAGES_PER_SECOND and RELAY_MAX_BYTES_PER_SECOND, of one member; 0 is off.
     package static let messagesPerSecondRange = 0...1_000_000
     package static let bytesPerSecondRange = 0...(1 << 32)
-    /// RELAY_PING_INTERVAL, seconds: below it a phone's radio never sleeps, above it a ping that is lost ends a connection.
+    /// RELAY_PING_INTERVAL, seconds: below it a phone's radio never sleeps, above it a ping that is lost ends a
+    /// connection.
     package static let pingSecondsRange = 5...30
     /// RELAY_MAX_ROOMS_PER_IP; 0 is off.
     package static let roomsPerAddressRange = 0...roomsRange.upperBound

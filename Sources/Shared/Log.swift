@@ -48,8 +48,8 @@ struct LineLogHandler: LogHandler {
         write(line.bytes(format))
     }
 
-    /// One write, if the descriptor takes it now: a pipe takes at most PIPE_BUF bytes whole or not at all, and nobody is waited for,
-    /// neither the reader nor another process that fills the pipe.
+    /// One write, if the descriptor takes it now: a pipe takes at most PIPE_BUF bytes whole or not at all, and nobody
+    /// is waited for, neither the reader nor another process that fills the pipe.
     private func write(_ line: [UInt8]) {
         // Whatever goes wrong, there is nobody to tell. A part of a line at most is lost when the disk is full.
         _ = unsafe line.withUnsafeBytes { line in unsafe clinux_write_now(descriptor, line.baseAddress, line.count) }

@@ -46,8 +46,8 @@ package struct Machine: Sendable, Equatable {
         return nil
     }
 
-    /// RELAY_MAX_MEMORY when nobody says how much: half. The other half is for the processes themselves, for what the kernel holds
-    /// for sockets, and for what the allocator loses.
+    /// RELAY_MAX_MEMORY when nobody says how much: half. The other half is for the processes themselves, for what the
+    /// kernel holds for sockets, and for what the allocator loses.
     package var memoryAuto: Int { memoryBytes / 2 }
 
     /// Workers when nobody says how many: no more than half of the relay's memory suffices for, for each has a floor.
@@ -105,7 +105,8 @@ package struct Machine: Sendable, Equatable {
 
 /// The limits of control groups, version 1 and 2, as pure functions of the files that tell them.
 enum ControlGroups {
-    /// The tightest limit on a process's memory, in bytes, over its group and all groups around it; nil if there is none.
+    /// The tightest limit on a process's memory, in bytes, over its group and all groups around it; nil if there is
+    /// none.
     ///
     /// - Parameters: as of `cpuQuota`.
     static func memoryLimit(membership: String, readFile: (String) -> String?) -> Int? {

@@ -1,5 +1,5 @@
-// Where a web page comes from (RFC 6454, 7.1), as browsers send it and operators list it. It is read into one spelling, so that two origins
-// are the same exactly if they are equal.
+// Where a web page comes from (RFC 6454, 7.1), as browsers send it and operators list it. It is read into one spelling,
+// so that two origins are the same exactly if they are equal.
 
 /// Where a web page comes from, as its browser says: "https://chat.example".
 package struct Origin: Hashable, Sendable, CustomStringConvertible {

@@ -1,5 +1,5 @@
-// What workers are kept from, beyond what their user may not do: who is to be caged how, and how far it came (Sources/CSandbox). A
-// worker goes into its sandbox before it reads a client's first byte.
+// What workers are kept from, beyond what their user may not do: who is to be caged how, and how far it came
+// (Sources/CSandbox). A worker goes into its sandbox before it reads a client's first byte.
 
 /// RELAY_SANDBOX.
 package enum SandboxMode: String, CaseIterable, Sendable {

@@ -1,5 +1,6 @@
 // What an operator can set, a row a setting: its variable, its field and its kind. Reading an environment, the summary,
-// the bytes between processes and the check of ranges all follow from the row (the table stands in Configuration.swift).
+// the bytes between processes and the check of ranges all follow from the row (the table stands in
+// Configuration.swift).
 
 /// One setting: a row of `Configuration.settings`.
 package struct Setting: Sendable {

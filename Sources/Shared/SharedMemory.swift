@@ -33,11 +33,11 @@
 //                       one of an address's (AddressKeys.swift), mixed with the bucket that it is of
 //     after it          connections and rooms per address, where they are limited: AddressTable.swift
 //
-// Who writes: a worker its own page; the supervisor the header, what it says of pages, the pages of dead workers, and the quotas on
-// behalf of the dead; any worker the quotas and the limiter, by compare-and-swap. A counter has one writer at a time, so it is
-// a relaxed load and store, not a locked addition. A worker maps for writing what it writes and nothing else, the rest from a
-// descriptor that is open for reading alone, and then has neither descriptor: so it stays, whatever becomes of the worker. The
-// file keeps its size (F_SEAL_SHRINK), so that nobody's access faults.
+// Who writes: a worker its own page; the supervisor the header, what it says of pages, the pages of dead workers, and
+// the quotas on behalf of the dead; any worker the quotas and the limiter, by compare-and-swap. A counter has one
+// writer at a time, so it is a relaxed load and store, not a locked addition. A worker maps for writing what it writes
+// and nothing else, the rest from a descriptor that is open for reading alone, and then has neither descriptor: so it
+// stays, whatever becomes of the worker. The file keeps its size (F_SEAL_SHRINK), so that nobody's access faults.
 
 import CLinux
 import Glibc
@@ -93,9 +93,9 @@ package struct SharedMemory: @unchecked Sendable {
 
     private static let magic: UInt64 = 0x524C_5953_484D_0006  // "RLYSHM", version 6
     static let pageBytes = 8192
-    /// 4 MiB: four entries for each of 65,536 addresses in the same instant, joins and requests by two keys. An entry lives only
-    /// while its bucket refills, 2 s at most, so more are never needed at sane rates; beyond that the entry nearest to its end is
-    /// pushed out.
+    /// 4 MiB: four entries for each of 65,536 addresses in the same instant, joins and requests by two keys. An entry
+    /// lives only while its bucket refills, 2 s at most, so more are never needed at sane rates; beyond that the entry
+    /// nearest to its end is pushed out.
     static let limiterSlots = 1 << 18
     /// Entries that a search looks at.
     static let limiterProbes = 16
@@ -145,7 +145,8 @@ package struct SharedMemory: @unchecked Sendable {
         precondition(page >= 0 && page < Limits.workerPages, "no such page")
         try check(descriptor)
         try check(writable)
-        // Parts begin at multiples of 4 KiB. Where the kernel's pages are larger, one that is mapped for writing would be all of it.
+        // Parts begin at multiples of 4 KiB. Where the kernel's pages are larger, one that is mapped for writing would
+        // be all of it.
         guard sysconf(Int32(_SC_PAGESIZE)) == 4096 else { return try map(writable) }
         let memory = try SharedMemory(mapping: descriptor.number, PROT_READ).checked()
         for (offset, count) in [
@@ -269,7 +270,8 @@ package struct SharedMemory: @unchecked Sendable {
         }
         let wideRate = rate * Limits.wideRateFactor
         let wideBurst = wideRate * Limits.burstFactor
-        // Looked at first: an attacker's other networks of 64 bits then take neither entries nor what there is for their neighbours.
+        // Looked at first: an attacker's other networks of 64 bits then take neither entries nor what there is for
+        // their neighbours.
         if let wait = wait(key: wide, rate: wideRate, burst: wideBurst, now: now) { return wait }
         if let wait = admit(key: narrow, rate: rate, burst: rate * Limits.burstFactor, now: now) { return wait }
         return admit(key: wide, rate: wideRate, burst: wideBurst, now: now)
@@ -316,7 +318,8 @@ package struct SharedMemory: @unchecked Sendable {
         return nil
     }
 
-    /// Until when an entry is in debt. Nobody owes more than a burst, which is seconds: what is further ahead was not written here.
+    /// Until when an entry is in debt. Nobody owes more than a burst, which is seconds: what is further ahead was not
+    /// written here.
     private func owed(_ arrival: UInt64, _ now: UInt64) -> UInt64 {
         arrival <= now &+ Limits.limiterDebtNanosecondsMax ? max(arrival, now) : now
     }
@@ -433,8 +436,8 @@ package struct Quota: Sendable {
     }
 }
 
-/// Bytes of RELAY_MAX_MEMORY that workers have taken. What a worker has is its `memoryGranted` as well, which the supervisor gives back
-/// when the worker is gone; one that ends between the two loses the relay one piece.
+/// Bytes of RELAY_MAX_MEMORY that workers have taken. What a worker has is its `memoryGranted` as well, which the
+/// supervisor gives back when the worker is gone; one that ends between the two loses the relay one piece.
 package struct MemoryPool: Sendable {
     private let word: UncheckedWord
 
@@ -522,8 +525,8 @@ package struct WorkerPage: @unchecked Sendable {
         nonmutating set { rowWord(8).store(UInt64(newValue), ordering: .relaxed) }
     }
 
-    /// Where the sandbox writes the number of a system call that it does not allow (csandbox.violation). The page lasts as long as the
-    /// process.
+    /// Where the sandbox writes the number of a system call that it does not allow (csandbox.violation). The page lasts
+    /// as long as the process.
     @unsafe package var violationWord: UnsafeMutablePointer<UInt64> {
         unsafe base.advanced(by: 40).assumingMemoryBound(to: UInt64.self)
     }

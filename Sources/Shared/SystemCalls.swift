@@ -20,8 +20,9 @@ package struct SystemError: Error, Equatable, CustomStringConvertible {
     }
 }
 
-/// Whether accept(2) failed for what has become of the one connection that was next, and may be called again at once: errors of the network
-/// that were waiting at the new socket come out of it, and are to be treated like EAGAIN (accept(2), "Error handling").
+/// Whether accept(2) failed for what has become of the one connection that was next, and may be called again at once:
+/// errors of the network that were waiting at the new socket come out of it, and are to be treated like EAGAIN
+/// (accept(2), "Error handling").
 package func isAcceptTransient(_ code: Int32) -> Bool {
     switch code {
     case EINTR, ECONNABORTED, ENETDOWN, EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH:

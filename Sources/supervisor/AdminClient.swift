@@ -119,8 +119,8 @@ enum AdminClient {
         /// The path of its own program; nil where that can't be seen.
         var program: String?
 
-        /// Why a listener's word is not to be taken; nil if it is: its own user's, root's, and for root also that of another user, if
-        /// it is the process that it says, and runs this program.
+        /// Why a listener's word is not to be taken; nil if it is: its own user's, root's, and for root also that of
+        /// another user, if it is the process that it says, and runs this program.
         func mistrusts(_ listener: Listener, program path: (pid_t) -> String?) -> String? {
             if listener.user == 0 || listener.user == user && user != 0 { return nil }
             guard user == 0 else { return "it is another user's" }

@@ -29,14 +29,15 @@ struct CredentialStamp: Equatable {
     }
 }
 
-/// Keeps a file without a name out of the swap, as long as this lives. The corresponding C functions are mmap(2) and mlock(2); nobody
-/// reads what is mapped.
+/// Keeps a file without a name out of the swap, as long as this lives. The corresponding C functions are mmap(2) and
+/// mlock(2); nobody reads what is mapped.
 @safe
 private final class LockedFile: @unchecked Sendable {
     private let start: UnsafeMutableRawPointer
     private let count: Int
 
-    /// Nil where the limit of locked memory (RLIMIT_MEMLOCK) is too low: then it may be swapped, as the heap that the key is read into.
+    /// Nil where the limit of locked memory (RLIMIT_MEMLOCK) is too low: then it may be swapped, as the heap that the
+    /// key is read into.
     init?(_ file: Int32) {
         let bytes = Int(clinux_file_bytes(file))
         guard bytes > 0 else { return nil }

@@ -1,7 +1,7 @@
-// Whether a count over the whole relay is what its workers hold together. Any worker writes it, so a worker that is not itself can
-// empty it, or fill it and keep everybody out. The supervisor compares it with the gauges, which each worker writes of itself, and
-// puts it right when it has been wrong for long: by the least that it was wrong, because what is on its way between
-// workers is counted and in no gauge, and gauges are a turn old.
+// Whether a count over the whole relay is what its workers hold together. Any worker writes it, so a worker that is not
+// itself can empty it, or fill it and keep everybody out. The supervisor compares it with the gauges, which each worker
+// writes of itself, and puts it right when it has been wrong for long: by the least that it was wrong, because what is
+// on its way between workers is counted and in no gauge, and gauges are a turn old.
 
 import Shared
 

@@ -421,7 +421,8 @@ final class Supervisor {
             logger.error(
                 "message of a worker not heeded", metadata: metadata.merging(["suppressed": "\(suppressed)"]) { $1 })
         }
-        // A key too many is lost, and no more; what is no message, or another's, comes from a worker that is not itself.
+        // A key too many is lost, and no more; what is no message, or another's, comes from a worker that is not
+        // itself.
         guard fault != .hostKeys, place.add(fault) else { return }
         logger.error("worker sends nonsense: killing it", metadata: metadata)
         place.kill(because: "sent nonsense")
@@ -557,7 +558,8 @@ final class Supervisor {
         }
     }
 
-    /// Puts right what workers count together, if a worker that was not itself has written it wrong. Not while rooms move.
+    /// Puts right what workers count together, if a worker that was not itself has written it wrong. Not while rooms
+    /// move.
     private func auditQuotas() {
         guard change == nil else {
             (roomsAudit, connectionsAudit) = (QuotaAudit(), QuotaAudit())

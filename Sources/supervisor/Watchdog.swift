@@ -1,5 +1,6 @@
-// Whether a worker hangs: it has not moved for some looks a second apart, and it could have. What does not move because others have
-// the CPU is left alone: to kill it would close its clients' connections and give its successor no more time.
+// Whether a worker hangs: it has not moved for some looks a second apart, and it could have. What does not move because
+// others have the CPU is left alone: to kill it would close its clients' connections and give its successor no more
+// time.
 
 import Shared
 

@@ -1,6 +1,6 @@
-// Who the workers of a relay that was started as root become (RELAY_WORKER_USER): a user of the relay's own where there is one,
-// because another service that runs as `nobody` may signal the relay's processes. Looked up when a configuration comes into force, and not
-// when a worker is started: the answer may come over a network.
+// Who the workers of a relay that was started as root become (RELAY_WORKER_USER): a user of the relay's own where there
+// is one, because another service that runs as `nobody` may signal the relay's processes. Looked up when a
+// configuration comes into force, and not when a worker is started: the answer may come over a network.
 
 import Glibc
 import Shared

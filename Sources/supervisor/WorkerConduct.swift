@@ -1,5 +1,6 @@
-// What the supervisor puts up with from one worker's process. A worker reads clients' bytes, so it is where an attack lands: what
-// it says is looked at so often and no more, what it should not say is counted and not heeded, and a process that goes on is killed.
+// What the supervisor puts up with from one worker's process. A worker reads clients' bytes, so it is where an attack
+// lands: what it says is looked at so often and no more, what it should not say is counted and not heeded, and a
+// process that goes on is killed.
 
 import Shared
 
@@ -28,7 +29,8 @@ struct WorkerConduct: Equatable {
         fullAt = max(fullAt, now) &+ Self.interval
     }
 
-    /// When the process is listened to again, CLOCK_MONOTONIC nanoseconds; nil: now. What it sends meanwhile waits in the channel.
+    /// When the process is listened to again, CLOCK_MONOTONIC nanoseconds; nil: now. What it sends meanwhile waits in
+    /// the channel.
     func pausedUntil(now: UInt64) -> UInt64? {
         let debt = Self.interval * UInt64(Limits.controlMessagesBurst)
         guard fullAt > now &+ debt else { return nil }
@@ -53,7 +55,8 @@ enum Heeded: Equatable {
 }
 
 extension WorkerPlace {
-    /// Does what a message of this place's process asks for, if it is this process's to send, and now. Each word is heeded once.
+    /// Does what a message of this place's process asks for, if it is this process's to send, and now. Each word is
+    /// heeded once.
     ///
     /// - Parameters:
     ///   - change: the change of generations under way.

@@ -234,7 +234,8 @@ final class WorkerPlace {
         return true
     }
 
-    /// Whether the change of generations goes on without this place's word: it has no process now, or none that has to say anything.
+    /// Whether the change of generations goes on without this place's word: it has no process now, or none that has to
+    /// say anything.
     func skipRoute() { isRouted = true }
 
     /// The change of generations waits for this place.
@@ -259,13 +260,15 @@ final class WorkerPlace {
     /// The process has said what it should not. True if it is to be killed for it.
     func add(_ fault: WorkerFault) -> Bool { conduct.add(fault) }
 
-    /// Looks at the control channel once a second. True when the process has been without one for too long; that is said once.
+    /// Looks at the control channel once a second. True when the process has been without one for too long; that is
+    /// said once.
     func isUnreachable() -> Bool {
         controlLostChecks = control == nil && pid != nil ? controlLostChecks + 1 : 0
         return controlLostChecks == Limits.controlLostChecksMax
     }
 
-    /// The corresponding C function is kill(2) with SIGKILL: its end is then handled like any other, and logged with the reason.
+    /// The corresponding C function is kill(2) with SIGKILL: its end is then handled like any other, and logged with
+    /// the reason.
     func kill(because reason: String) {
         guard let pid else { return }
         if killReason == nil { killReason = reason }

@@ -16,9 +16,10 @@ struct WorkerProgram {
     private let environment: [String]
     private let wholeEnvironment: [String]
 
-    /// The variables of this process that workers in a sandbox have as well, and those that begin with one of `inheritedPrefixes`: what
-    /// the loader, the allocator and libcrypto go by, and sanitizers. The relay's own travel validated in the launch message; what
-    /// else there is, such as a password for some other program, is none of theirs.
+    /// The variables of this process that workers in a sandbox have as well, and those that begin with one of
+    /// `inheritedPrefixes`: what the loader, the allocator and libcrypto go by, and sanitizers. The relay's own travel
+    /// validated in the launch message; what else there is, such as a password for some other program, is none of
+    /// theirs.
     static let inherited: Set<String> = [
         "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ia32cap", "OPENSSL_armcap",
         "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS",
@@ -45,7 +46,8 @@ struct WorkerProgram {
         environment = Self.lines(others.filter { Self.isInherited($0.key) })
     }
 
-    /// The path at which a process's program is installed; nil where it can't be seen. The corresponding C function is readlink(2).
+    /// The path at which a process's program is installed; nil where it can't be seen. The corresponding C function is
+    /// readlink(2).
     static func path(of process: String) -> String? {
         let path = unsafe [CChar](unsafeUninitializedCapacity: 4096) { buffer, count in
             guard let start = buffer.baseAddress else { return }
@@ -105,7 +107,8 @@ struct WorkerProgram {
 
     // MARK: - The supervisor's own program
 
-    /// The `relay` that is installed now: what is asked whether it can take over is what then does, whatever is installed in between.
+    /// The `relay` that is installed now: what is asked whether it can take over is what then does, whatever is
+    /// installed in between.
     func openSuccessor() throws(SystemError) -> Descriptor {
         let program = Self.open(supervisorPath)
         guard program >= 0 else { throw SystemError("open \(supervisorPath)") }
@@ -136,7 +139,8 @@ struct WorkerProgram {
         return clinux_wait_exited(status) != 0 ? clinux_wait_exit_status(status) : ExitStatus.internalError
     }
 
-    /// Becomes a `relay`, with this process's arguments. The corresponding C function is fexecve(3), which returns only if it fails.
+    /// Becomes a `relay`, with this process's arguments. The corresponding C function is fexecve(3), which returns only
+    /// if it fails.
     func become(_ successor: borrowing Descriptor, inheriting file: Int32) throws(SystemError) {
         var arguments = CommandLine.arguments
         if let given = arguments.firstIndex(of: "--inherit") {

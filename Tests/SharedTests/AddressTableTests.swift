@@ -271,7 +271,8 @@ extension AddressTable {
         let fixture = try Fixture()
         let ledger = try fixture.ledger(0)
         let token = ledger.take(key: 5, max: 10)
-        // A place whose count is 0 and whose fingerprint is not: no worker leaves one, and none may end the supervisor by it.
+        // A place whose count is 0 and whose fingerprint is not: no worker leaves one, and none may end the supervisor
+        // by it.
         let odd = token.place ^ 1
         fixture.setWord(4096 + 8 * odd, 7)
         fixture.table.give(AddressToken(bits: UInt64(odd) << 42 | 7))

@@ -1,5 +1,5 @@
-// A worker that an attacker has taken over, from its first moment on: it takes its launch, says that it serves, and then does
-// what the file `mode` beside it says, in the sandbox, for as long as it is let.
+// A worker that an attacker has taken over, from its first moment on: it takes its launch, says that it serves, and
+// then does what the file `mode` beside it says, in the sandbox, for as long as it is let.
 //
 //     scribble    writes into all memory that it can map for writing, again and again
 //     die         the same once, and ends
@@ -205,7 +205,8 @@ int false_worker(void) {
     volatile uint64_t *page = mapping_count > 0 ? mappings[0].words + 1024 * (1 + page_index) : NULL;
     struct csandbox sandbox = {.parts = CSANDBOX_ALL, .file_bytes_max = UINT64_MAX, .violation = NULL};
     struct csandbox_result result;
-    // A user of its own: the kernel counts descriptors in messages by user, and stops whoever shares one with this worker.
+    // A user of its own: the kernel counts descriptors in messages by user, and stops whoever shares one with this
+    // worker.
     if (csandbox_become(65533, 65533) != 0) return 71;
     csandbox_enter(&sandbox, &result);
     if (strcmp(mode, "failure") == 0) {

@@ -1,5 +1,6 @@
-// What a worker that was taken over would do first: tries everything from inside the sandbox, and says in a line each what became of
-// it. For Tests/workerTests/Control/SandboxTests.swift and Tests/integrationTests/FalseWorkerTests.swift; no part of the relay.
+// What a worker that was taken over would do first: tries everything from inside the sandbox, and says in a line each
+// what became of it. For Tests/workerTests/Control/SandboxTests.swift and
+// Tests/integrationTests/FalseWorkerTests.swift; no part of the relay.
 //
 //     cageprobe calls        every system call number: "NUMBER OUTCOME", and behind it what the page tells of a violation
 //     cageprobe arguments    calls that are allowed with some arguments: "NAME OUTCOME"

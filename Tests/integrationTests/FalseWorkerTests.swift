@@ -1,5 +1,5 @@
-// Workers that an attacker has taken over, from their first moment on (Tests/cageprobe/false_worker.c): the supervisor stays, does
-// not grow, goes on answering, and ends what goes on for too long, with a reason.
+// Workers that an attacker has taken over, from their first moment on (Tests/cageprobe/false_worker.c): the supervisor
+// stays, does not grow, goes on answering, and ends what goes on for too long, with a reason.
 
 import Foundation
 import Glibc

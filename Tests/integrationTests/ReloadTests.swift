@@ -486,8 +486,8 @@ private struct Talk {
 
     private static func replace(_ name: String, in folder: String, with script: String) async throws {
         unlink("\(folder)/\(name)")
-        // By a process of its own: a file that this one has open for writing is, for a moment, open in what other tests start as well, and
-        // can't be executed.
+        // By a process of its own: a file that this one has open for writing is, for a moment, open in what other tests
+        // start as well, and can't be executed.
         let written = try await run(
             "sh", ["-c", #"printf %s "$1" >"$0" && chmod 755 "$0""#, "\(folder)/\(name)", script])
         #expect(written.end == .status(0))

@@ -29,7 +29,8 @@ import Testing
         for line in lines where line[0] != "list" {
             let number = try #require(Int(line[0]))
             tried += 1
-            // The kernel keeps these two for its own probes and asks no filter (since Linux 6.11); from elsewhere they do nothing.
+            // The kernel keeps these two for its own probes and asks no filter (since Linux 6.11); from elsewhere they
+            // do nothing.
             if [335, 336].contains(number) { continue }
             let isViolation = line[1...] == ["signal", "\(SIGSYS)", "told", "\(number)"]
             if number >= 0x4000_0000 {

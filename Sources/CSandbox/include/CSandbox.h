@@ -1,7 +1,7 @@
 // The cage of a process that needs nothing but what it has: descriptors, memory, and the kernel's word on both.
 //
-// Each part takes something away for good. A part that the kernel, or who started the process, does not allow is left out and
-// told; the others hold all the same.
+// Each part takes something away for good. A part that the kernel, or who started the process, does not allow is left
+// out and told; the others hold all the same.
 #pragma once
 
 #include <stdint.h>
@@ -28,7 +28,8 @@ struct csandbox {
     uint32_t parts;
     /// RLIMIT_FSIZE, bytes; UINT64_MAX: not limited.
     uint64_t file_bytes_max;
-    /// Where the number of a system call that is not allowed is written, with bit 63 set, before the process ends by SIGSYS; or NULL.
+    /// Where the number of a system call that is not allowed is written, with bit 63 set, before the process ends by
+    /// SIGSYS; or NULL.
     uint64_t *violation;
 };
 
@@ -42,14 +43,15 @@ struct csandbox_result {
     int landlock;
 };
 
-/// If root: takes away what of capabilities takes privilege to give up (bounding set, securebits), and becomes this user: setgroups(2),
-/// setresgid(2), setresuid(2). If not root: as far as allowed, and nothing else. Returns 0, or -1 with errno if it is still root.
+/// If root: takes away what of capabilities takes privilege to give up (bounding set, securebits), and becomes this
+/// user: setgroups(2), setresgid(2), setresuid(2). If not root: as far as allowed, and nothing else. Returns 0, or -1
+/// with errno if it is still root.
 int csandbox_become(uint32_t user, uint32_t group);
 
 /// Shuts the cage around the calling process, which must have one thread. There is no way out.
 void csandbox_enter(const struct csandbox *sandbox, struct csandbox_result *result);
 
-/// How many system calls the list has for this machine's architecture, and the number of one of them; `conditional` says whether
-/// it is allowed with some arguments alone. For tests.
+/// How many system calls the list has for this machine's architecture, and the number of one of them; `conditional`
+/// says whether it is allowed with some arguments alone. For tests.
 int csandbox_call_count(void);
 int csandbox_call(int index, int *conditional);

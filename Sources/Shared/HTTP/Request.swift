@@ -80,8 +80,8 @@ package struct Request: Equatable {
     package var method: Method
     /// As it was sent, without the query: an escape stays one. "*" for `OPTIONS *`.
     ///
-    /// A proxy's rule for a path may look at the bytes alone. So "/%77s" is not "/ws" here, though a URI's reader may take it for
-    /// that (RFC 3986, 6.2.2.2): no path that the relay knows holds an escape.
+    /// A proxy's rule for a path may look at the bytes alone. So "/%77s" is not "/ws" here, though a URI's reader may
+    /// take it for that (RFC 3986, 6.2.2.2): no path that the relay knows holds an escape.
     package var path: String
     /// What stands behind the "?", raw.
     package var query: [UInt8]
@@ -94,8 +94,8 @@ package struct Request: Equatable {
     package var keepAlive: Bool
     /// What it says about a WebSocket handshake.
     package var handshake: HandshakeFields
-    /// Where in the bytes it says whom it is for: in the target where that has an authority (RFC 9112, 3.2.2), else in Host; nil
-    /// where neither is there, as HTTP/1.0 allows.
+    /// Where in the bytes it says whom it is for: in the target where that has an authority (RFC 9112, 3.2.2), else in
+    /// Host; nil where neither is there, as HTTP/1.0 allows.
     package var host: Range<Int>?
     package var origin: LoneField
     /// The values of all X-Forwarded-For lines, joined by commas in their order (RFC 9110, 5.3).

@@ -170,7 +170,8 @@ private struct RequestLine {
         try readPathAndQuery(bytes, authority.upperBound..<target.upperBound)
     }
 
-    /// Absolute-form (RFC 9112, 3.2.2): its authority, which the path follows. CONNECT's authority-form is refused here.
+    /// Absolute-form (RFC 9112, 3.2.2): its authority, which the path follows. CONNECT's authority-form is refused
+    /// here.
     private static func authority(_ bytes: Span<UInt8>, _ target: Range<Int>) throws(RequestError) -> Range<Int> {
         guard let start = schemeEnd(bytes, target) else { throw .malformed("request target is no path") }
         var end = start

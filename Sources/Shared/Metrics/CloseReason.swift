@@ -1,6 +1,7 @@
 // Why the relay closes connections. What goes to the client with each reason stands in the worker's Closing.swift.
 
-/// Why a connection is closed. An ordinary end (an answered request, a finished linger, a handoff) has no reason and no counter.
+/// Why a connection is closed. An ordinary end (an answered request, a finished linger, a handoff) has no reason and no
+/// counter.
 package enum CloseReason: UInt8, CounterLabel {
     /// The client sent a close frame.
     case byPeer

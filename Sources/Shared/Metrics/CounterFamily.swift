@@ -1,6 +1,6 @@
-// Families of counters: of things that differ in one word, the reason or the result. Each value of a family is one row: a case of its
-// enumeration with its label, which is its one spelling in the log, in shared memory and on /metrics. A family has a block
-// of its own in a worker's page (SharedMemory.swift), so a new value moves nothing.
+// Families of counters: of things that differ in one word, the reason or the result. Each value of a family is one row:
+// a case of its enumeration with its label, which is its one spelling in the log, in shared memory and on /metrics. A
+// family has a block of its own in a worker's page (SharedMemory.swift), so a new value moves nothing.
 //
 // A new family is a case of `CounterFamily`, a case of `LabelledCounter` and a row in the supervisor's Metrics.swift.
 

@@ -1,6 +1,6 @@
-// The numbers that a worker publishes and that are no family of reasons (CounterFamily.swift). The order is the order in shared
-// memory (SharedMemory.swift), so a change of it raises that memory's version. What a counter is called on /metrics stands in the
-// supervisor's Metrics.swift.
+// The numbers that a worker publishes and that are no family of reasons (CounterFamily.swift). The order is the order
+// in shared memory (SharedMemory.swift), so a change of it raises that memory's version. What a counter is called on
+// /metrics stands in the supervisor's Metrics.swift.
 
 /// What a worker process holds now.
 package enum Gauge: Int, CaseIterable, Sendable {

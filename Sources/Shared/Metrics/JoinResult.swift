@@ -1,4 +1,5 @@
-// What became of joins: those that were let in, and those that were refused, each with its answer (docs/wire-protocol.md).
+// What became of joins: those that were let in, and those that were refused, each with its answer
+// (docs/wire-protocol.md).
 
 /// The result of a join.
 package enum JoinResult: UInt8, CounterLabel {
@@ -31,8 +32,8 @@ package enum JoinResult: UInt8, CounterLabel {
 
     private typealias Row = (label: StaticString, status: Status?, text: StaticString, retryAfter: UInt64?)
 
-    /// The row of a result: its label; of a refusal the status, the body and, in seconds, Retry-After. A refusal whose text
-    /// varies has an empty one here.
+    /// The row of a result: its label; of a refusal the status, the body and, in seconds, Retry-After. A refusal whose
+    /// text varies has an empty one here.
     private var row: Row {
         switch self {
         case .host: ("host", nil, "", nil)

@@ -1,5 +1,5 @@
-// What clients do wrong in TLS, before and after the handshake. The alert that goes with a violation stands in the worker's
-// TLSViolation.swift.
+// What clients do wrong in TLS, before and after the handshake. The alert that goes with a violation stands in the
+// worker's TLSViolation.swift.
 
 /// Why a TLS handshake failed, sorted by whose task it is to do something about it.
 package enum TLSHandshakeFailureReason: UInt8, CounterLabel {

@@ -1,6 +1,7 @@
-// Which requests RELAY_METRICS_ADDR answers. A web page in an operator's browser reaches whatever the operator does, and may give its own host name
-// the relay's address (DNS rebinding) to read what is said there: then it has a name as Host, and no page can have an address or
-// localhost. A browser that asks for another page's sake adds an Origin, and no scraper does.
+// Which requests RELAY_METRICS_ADDR answers. A web page in an operator's browser reaches whatever the operator does,
+// and may give its own host name the relay's address (DNS rebinding) to read what is said there: then it has a name as
+// Host, and no page can have an address or localhost. A browser that asks for another page's sake adds an Origin, and
+// no scraper does.
 
 import Shared
 

@@ -1,5 +1,5 @@
-// Every metric of the relay, a row each: name, help, type, and where its value comes from. Names and labels are an interface:
-// dashboards and alerts of operators hang on them. No label says who: no room, no client, no address.
+// Every metric of the relay, a row each: name, help, type, and where its value comes from. Names and labels are an
+// interface: dashboards and alerts of operators hang on them. No label says who: no room, no client, no address.
 
 import Shared
 
@@ -10,7 +10,8 @@ struct Metric: Sendable {
         case value(@Sendable (RelayReport) -> Double?)
         /// Samples that differ in their labels.
         case values(@Sendable (RelayReport) -> [(labels: [MetricsText.Label], value: Double)])
-        /// One sample a worker that serves: a label names one worker, and those that leave have successors of the same number.
+        /// One sample a worker that serves: a label names one worker, and those that leave have successors of the same
+        /// number.
         case perWorker(@Sendable (WorkerReport) -> Double?)
         case counter(Counter)
         /// Counters by the values of a label.

@@ -1,4 +1,5 @@
-// The relay's report as Prometheus reads it: text format 0.0.4. What there is stands in MetricTable.swift, a row a metric.
+// The relay's report as Prometheus reads it: text format 0.0.4. What there is stands in MetricTable.swift, a row a
+// metric.
 //
 // Counters and histograms are sums over all pages of shared memory, which outlive the workers: they never fall while the relay
 // runs.

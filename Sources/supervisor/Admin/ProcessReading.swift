@@ -39,7 +39,8 @@ struct ProcessReading: Equatable {
         state = fields[0].first
     }
 
-    /// What the kernel holds for TCP sockets, sent and not acknowledged or received and not read, over the whole network namespace.
+    /// What the kernel holds for TCP sockets, sent and not acknowledged or received and not read, over the whole
+    /// network namespace.
     static func kernelTCPBytes() -> UInt64? {
         kernelTCPBytes(sockstat: read("/proc/net/sockstat"), pageBytes: UInt64(max(1, sysconf(Int32(_SC_PAGESIZE)))))
     }

@@ -1,11 +1,12 @@
-// RELAY_MAX_CONNECTIONS_PER_IP and RELAY_MAX_ROOMS_PER_IP: how many connections and rooms an address has, over all workers
-// (Shared/AddressTable.swift). Where neither limit has ever been on there is no ledger, and none of this does anything. Where a
-// reload has turned one off, what is counted is still given back; where one has turned it on, members of rooms are not counted that
-// were there before.
+// RELAY_MAX_CONNECTIONS_PER_IP and RELAY_MAX_ROOMS_PER_IP: how many connections and rooms an address has, over all
+// workers (Shared/AddressTable.swift). Where neither limit has ever been on there is no ledger, and none of this does
+// anything. Where a reload has turned one off, what is counted is still given back; where one has turned it on, members
+// of rooms are not counted that were there before.
 //
-// A connection is counted as soon as it is known whose it is (ClientNaming.swift): when it is accepted, by its socket's peer. Only a trusted
-// proxy's is not: it stands for many clients. With the PROXY protocol that one is counted when its header has named a client, else
-// when it joins, by the worker that owns the room; a proxy's questions to `/health` are never refused for their number of connections.
+// A connection is counted as soon as it is known whose it is (ClientNaming.swift): when it is accepted, by its socket's
+// peer. Only a trusted proxy's is not: it stands for many clients. With the PROXY protocol that one is counted when its
+// header has named a client, else when it joins, by the worker that owns the room; a proxy's questions to `/health` are
+// never refused for their number of connections.
 //
 // A room is counted at the address whose host opens it, from there on until it closes, wherever it moves.
 
@@ -130,8 +131,8 @@ extension Worker {
         return addresses?.take(.room, address.keys, max: configuration.roomsPerAddressMax)
     }
 
-    /// The room's host is here: a room that a guest has opened with a key that outlived its worker, or that is older than the
-    /// limit, counts from now on, if it may. It is there, so nobody is refused.
+    /// The room's host is here: a room that a guest has opened with a key that outlived its worker, or that is older
+    /// than the limit, counts from now on, if it may. It is there, so nobody is refused.
     mutating func countRoom(_ room: UInt32, of slot: UInt32) {
         guard countsRooms, rooms[room].addressCharge == .none else { return }
         if let charge = takeRoomAddress(connections[slot].client) { holdRoomAddress(room, charge) }

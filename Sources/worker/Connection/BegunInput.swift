@@ -1,6 +1,6 @@
-// What has begun to come and has not ended: half a message, half a TLS record. It takes memory and says nothing, so it must end: a
-// record within Limits.begunSeconds, a message within the same and a second more for each Limits.begunBytesPerSecond of it that have
-// come. A connection that the relay itself does not read is not timed.
+// What has begun to come and has not ended: half a message, half a TLS record. It takes memory and says nothing, so it
+// must end: a record within Limits.begunSeconds, a message within the same and a second more for each
+// Limits.begunBytesPerSecond of it that have come. A connection that the relay itself does not read is not timed.
 
 import Shared
 

@@ -1,13 +1,13 @@
-// Whose address is this? `Connection.client` says it: the address that limits and logs go by. It is the socket's peer until a trusted
-// proxy names another, and what may name one is RELAY_CLIENT_ADDRESS:
+// Whose address is this? `Connection.client` says it: the address that limits and logs go by. It is the socket's peer
+// until a trusted proxy names another, and what may name one is RELAY_CLIENT_ADDRESS:
 //
-// - a header in the request's head (HTTP/ClientAddress.swift). It holds for that request, so each one settles it anew, at the worker that
-//   read the request first; a connection that is handed over takes its client along;
-// - the PROXY protocol (ProxyHeader.swift): a header in front of everything, TLS as well. It holds for the connection. Only trusted
-//   proxies may connect then, and each must send it.
+// - a header in the request's head (HTTP/ClientAddress.swift). It holds for that request, so each one settles it anew,
+//   at the worker that read the request first; a connection that is handed over takes its client along;
+// - the PROXY protocol (ProxyHeader.swift): a header in front of everything, TLS as well. It holds for the connection.
+//   Only trusted proxies may connect then, and each must send it.
 //
-// The PROXY header is looked at while it lies in the socket, and only its own bytes are taken out: what follows is read as if nothing had
-// been in front of it, by libssl or as a request.
+// The PROXY header is looked at while it lies in the socket, and only its own bytes are taken out: what follows is read
+// as if nothing had been in front of it, by libssl or as a request.
 
 import CLinux
 import Glibc
@@ -101,7 +101,8 @@ extension Worker {
             do throws(ProxyHeaderError) {
                 let bytes = unsafe connections[slot].input.unsafeBytes
                 let header = try parseProxyHeader(unsafe bytes.bindMemory(to: UInt8.self).span)
-                // Without a header all that has come belongs to it. With one its end is new, unless another worker has sent more.
+                // Without a header all that has come belongs to it. With one its end is new, unless another worker has
+                // sent more.
                 let taken = header.map { max(0, $0.byteCount - known) } ?? count
                 guard receiveBuffer.discard(from: socket, count: taken) else {
                     doom(slot, .socketError)

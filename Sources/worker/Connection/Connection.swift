@@ -39,8 +39,8 @@ struct Connection: ~Copyable, Timed {
     let socket: Descriptor
     /// The socket's peer.
     let peer: Address
-    /// The address that limits and logs go by: the peer's own, unless a trusted proxy has named another, in its PROXY header or in the
-    /// head of the request that is being answered.
+    /// The address that limits and logs go by: the peer's own, unless a trusted proxy has named another, in its PROXY
+    /// header or in the head of the request that is being answered.
     var client: Address
     /// Whether `client` comes of a PROXY header, which holds for all requests: what a head says does not count.
     var isAnnounced = false
@@ -67,8 +67,8 @@ struct Connection: ~Copyable, Timed {
     var addressCharge = AddressCharge.none
 
     // Input
-    /// Of the PROXY header in `proxyHeader`, of a ClientHello in `handshake`; request bytes in `request` and `handingOver`; payload of
-    /// a control frame that came in parts in `open`.
+    /// Of the PROXY header in `proxyHeader`, of a ClientHello in `handshake`; request bytes in `request` and
+    /// `handingOver`; payload of a control frame that came in parts in `open`.
     var input = ByteQueue()
     /// Requests that have been answered, up to as many as there may be.
     var requests: UInt8 = 0

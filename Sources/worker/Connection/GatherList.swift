@@ -77,8 +77,8 @@ struct GatherList: ~Copyable {
         case failed(Int32)
     }
 
-    /// Never waits and raises no signal. MSG_DONTWAIT as well, because O_NONBLOCK belongs to the open socket, and so also to the process
-    /// that handed it over.
+    /// Never waits and raises no signal. MSG_DONTWAIT as well, because O_NONBLOCK belongs to the open socket, and so
+    /// also to the process that handed it over.
     private static let flags = Int32(MSG_NOSIGNAL | MSG_DONTWAIT)
 
     /// Sends everything in one call: send(2) for one piece, which is cheaper, else sendmsg(2).

@@ -1,8 +1,9 @@
-// One lane of an outbox: whole frames in order, some as bytes of the lane's own, some as ranges of blocks that other members wait for
-// as well (SharedBlocks). A lane that holds only bytes of its own is one queue and nothing else.
+// One lane of an outbox: whole frames in order, some as bytes of the lane's own, some as ranges of blocks that other
+// members wait for as well (SharedBlocks). A lane that holds only bytes of its own is one queue and nothing else.
 //
-// Invariants: no frame lies in two segments; the first segment alone may begin within a frame. Where there are segments, those that
-// are the lane's own are together all bytes of `own`, in this order. The last segment is not empty.
+// Invariants: no frame lies in two segments; the first segment alone may begin within a frame. Where there are
+// segments, those that are the lane's own are together all bytes of `own`, in this order. The last segment is not
+// empty.
 
 import Shared
 
@@ -118,8 +119,8 @@ struct LaneQueue: ~Copyable {
         }
     }
 
-    /// What taking `count` bytes from a lane that begins with a whole frame leaves of the frame that they end in, and how many frames
-    /// have begun to leave.
+    /// What taking `count` bytes from a lane that begins with a whole frame leaves of the frame that they end in, and
+    /// how many frames have begun to leave.
     func split(at count: Int, _ blocks: borrowing SharedBlocks) -> (rest: Int, frames: Int) {
         var (left, rest, frames) = (count, 0, 0)
         unsafe eachPiece(blocks) { piece in
@@ -153,8 +154,8 @@ struct LaneQueue: ~Copyable {
         tidy()
     }
 
-    /// Takes bytes from the front of a segment, and gives the block back with the last. Those of the lane's own stand after
-    /// `prefix` bytes of `own`.
+    /// Takes bytes from the front of a segment, and gives the block back with the last. Those of the lane's own stand
+    /// after `prefix` bytes of `own`.
     private mutating func remove(
         _ count: Int, fromSegment index: Int, behind prefix: Int, _ blocks: inout SharedBlocks
     ) {
@@ -191,8 +192,8 @@ struct LaneQueue: ~Copyable {
         tidy()
     }
 
-    /// Drops the oldest frames after the first `kept` bytes: while there are more than `framesMax`, or more than one and more bytes
-    /// than `bytesMax`.
+    /// Drops the oldest frames after the first `kept` bytes: while there are more than `framesMax`, or more than one
+    /// and more bytes than `bytesMax`.
     ///
     /// - Parameter frames: how many whole frames wait.
     /// - Returns: how many were dropped.

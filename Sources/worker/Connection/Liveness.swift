@@ -1,8 +1,8 @@
 // Time: the deadline of a request, pings and their answers (RFC 6455, 5.5.2), the end of a close.
 //
 // A connection from which nothing has come for `pingSeconds` is sent a ping, and one from which nothing has come for
-// `Limits.silenceSeconds` is closed: so a peer that is gone is gone here that soon. TCP_USER_TIMEOUT (supervisor/Listening.swift) does
-// the same for one that acknowledges nothing, or whose window stays shut.
+// `Limits.silenceSeconds` is closed: so a peer that is gone is gone here that soon. TCP_USER_TIMEOUT
+// (supervisor/Listening.swift) does the same for one that acknowledges nothing, or whose window stays shut.
 
 import Shared
 
@@ -45,8 +45,8 @@ extension Worker {
         watchBegunInput(slot)
     }
 
-    /// The time from one ping to the next. Jitter shortens it by a quarter at the most, or all who came back in the second after a
-    /// restart would be pinged in one turn for ever.
+    /// The time from one ping to the next. Jitter shortens it by a quarter at the most, or all who came back in the
+    /// second after a restart would be pinged in one turn for ever.
     private func pingSeconds(_ slot: UInt32) -> UInt32 {
         let interval = UInt32(configuration.pingSeconds)
         // Knuth's multiplicative hash spreads neighbouring slots and seconds.

@@ -1,9 +1,11 @@
-// What connections hold in memory, and who gives way when it is too much. Every byte that a client can make the worker keep is charged
-// to a share (MemoryShares) and lies within what the worker has been granted of RELAY_MAX_MEMORY (MemoryBudget): `reserve` is asked
-// before bytes are kept. If no more is to be had, memory kept for speed goes first, then connections of the largest share.
+// What connections hold in memory, and who gives way when it is too much. Every byte that a client can make the worker
+// keep is charged to a share (MemoryShares) and lies within what the worker has been granted of RELAY_MAX_MEMORY
+// (MemoryBudget): `reserve` is asked before bytes are kept. If no more is to be had, memory kept for speed goes first,
+// then connections of the largest share.
 //
-// A connection that gives way frees what it holds at once: it is condemned, and closed when the turn ends, for nothing may leave a
-// room while the room is being sent to. It is sent 1013 where no frame and no record has begun to leave; else it is reset.
+// A connection that gives way frees what it holds at once: it is condemned, and closed when the turn ends, for nothing
+// may leave a room while the room is being sent to. It is sent 1013 where no frame and no record has begun to leave;
+// else it is reset.
 
 import CLinux
 import Glibc
@@ -102,8 +104,8 @@ extension Worker {
 
     // MARK: - Before memory is taken
 
-    /// Makes sure that `bytes` more may be kept. Connections may give way, the one that they are for among them: the caller looks at
-    /// its phase, and touches nothing of it that was there before.
+    /// Makes sure that `bytes` more may be kept. Connections may give way, the one that they are for among them: the
+    /// caller looks at its phase, and touches nothing of it that was there before.
     ///
     /// - Parameter share: the share that the bytes are for. Sources that hold less do not give way to it.
     /// - Returns: false if nothing is left that could give way.
@@ -133,8 +135,8 @@ extension Worker {
             let least = share.map { held.shares.bytesOfSource(of: $0) } ?? most / 2
             let victim = largestConnection(least)
             if share != nil && least < most {
-                // Those that hold most are on their way out already, or their connections were not found in bounded time: a source
-                // that holds less does not pay for that.
+                // Those that hold most are on their way out already, or their connections were not found in bounded
+                // time: a source that holds less does not pay for that.
                 let hasLarger = victim.map {
                     held.shares.bytesOfSource(of: connections[$0].memoryShare.share) > least
                 }
@@ -184,7 +186,8 @@ extension Worker {
             while slot != MemoryShares.none && looked < Limits.memorySharesLookedAtMax {
                 looked += 1
                 if connections[slot].canGiveWay {
-                    // With what it shares: the slowest reader of a block holds it longest. One that holds nothing has nothing to give.
+                    // With what it shares: the slowest reader of a block holds it longest. One that holds nothing has
+                    // nothing to give.
                     let bytes = connections[slot].heldBytes - idleBytes(slot) + connections[slot].outbox.count
                     if bytes > most { (largest, most) = (slot, bytes) }
                 }
@@ -256,7 +259,8 @@ extension Worker {
 
     // MARK: - After a peak
 
-    /// Once a second: gives back what is no longer needed, to the other workers and, at a quiet moment after a peak, to the kernel.
+    /// Once a second: gives back what is no longer needed, to the other workers and, at a quiet moment after a peak, to
+    /// the kernel.
     mutating func returnMemory() {
         if held.budget.shrink(toHold: heldBytes) { page[.memoryGranted] = UInt64(held.budget.granted) }
         guard held.peak - heldBytes >= Limits.heapTrimmedBytesMin, !load.isBusy,

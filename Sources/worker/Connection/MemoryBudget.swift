@@ -1,6 +1,7 @@
-// What a worker may hold of RELAY_MAX_MEMORY. Each worker has a floor that nobody takes from it; beyond it workers take from one
-// pool for the relay, in pieces, and give back what they need no more. A worker that has more than an equal part of the
-// pool leaves an eighth of it to the others: so rooms of a quiet worker have room while another worker is under attack.
+// What a worker may hold of RELAY_MAX_MEMORY. Each worker has a floor that nobody takes from it; beyond it workers take
+// from one pool for the relay, in pieces, and give back what they need no more. A worker that has more than an equal
+// part of the pool leaves an eighth of it to the others: so rooms of a quiet worker have room while another worker is
+// under attack.
 
 import Shared
 

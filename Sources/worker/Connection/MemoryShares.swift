@@ -1,15 +1,16 @@
-// Whose memory it is. Everything that connections hold is charged to a share: a room's, for its members and the blocks they wait for,
-// or, for connections that are in no room yet, their address's. Shares belong to a source, the address that opened the room or
-// connected (Address.memoryKey), because one client can have many rooms.
+// Whose memory it is. Everything that connections hold is charged to a share: a room's, for its members and the blocks
+// they wait for, or, for connections that are in no room yet, their address's. Shares belong to a source, the address
+// that opened the room or connected (Address.memoryKey), because one client can have many rooms.
 //
 //     source (address) ──▶ shares: its rooms, and its connections in no room ──▶ connections
 //
-// When memory is short the source that holds most gives way, of its shares the largest, of that share's connections the largest: so
-// nobody pays for what others hold. Sources stand in lists by the power of two of their bytes, so that the largest is found
-// by looking at a few, however many there are; every walk has a bound, at the price of a victim that is only among the largest.
+// When memory is short the source that holds most gives way, of its shares the largest, of that share's connections the
+// largest: so nobody pays for what others hold. Sources stand in lists by the power of two of their bytes, so that the
+// largest is found by looking at a few, however many there are; every walk has a bound, at the price of a victim that
+// is only among the largest.
 //
-// A connection that leaves its room stays with the room's share until it ends, since what it still waits for is the room's. A share
-// ends with the last of its room, its connections and its blocks; a source with its last share.
+// A connection that leaves its room stays with the room's share until it ends, since what it still waits for is the
+// room's. A share ends with the last of its room, its connections and its blocks; a source with its last share.
 
 import Shared
 

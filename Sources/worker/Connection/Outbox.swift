@@ -1,13 +1,13 @@
-// What waits to leave on one connection while its socket takes no more. Three lanes: control (HTTP answers, pings, pongs),
-// voice, data; each holds whole frames, but for a frame that has begun to leave, whose rest goes before anything else. Voice and data
-// may lie in blocks that other members wait for as well (LaneQueue, SharedBlocks).
+// What waits to leave on one connection while its socket takes no more. Three lanes: control (HTTP answers, pings,
+// pongs), voice, data; each holds whole frames, but for a frame that has begun to leave, whose rest goes before
+// anything else. Voice and data may lie in blocks that other members wait for as well (LaneQueue, SharedBlocks).
 //
 // Order on the wire: the cut frame's rest, control, voice, data. So voice overtakes data that waits, and nothing ever
 // stands inside a frame.
 //
 // Invariants: `cutBytes` > 0 exactly when `cutLane` is not nil, and then they are the first bytes of that lane;
-// `voiceFrames` counts the whole frames in the voice lane, at most Limits.voiceFramesWaitingMax. An outbox that names blocks is
-// emptied (`dropAll`) before it goes.
+// `voiceFrames` counts the whole frames in the voice lane, at most Limits.voiceFramesWaitingMax. An outbox that names
+// blocks is emptied (`dropAll`) before it goes.
 
 import Shared
 
@@ -140,8 +140,8 @@ struct Outbox: ~Copyable {
 
     // MARK: - Taking out
 
-    /// Adds what waits to a gather list, in the order of the wire, as many pieces as there is room for: what is left of it goes on
-    /// with the next send.
+    /// Adds what waits to a gather list, in the order of the wire, as many pieces as there is room for: what is left of
+    /// it goes on with the next send.
     func gather(into vectors: inout GatherList, _ blocks: borrowing SharedBlocks) {
         let voiceCut = cutLane == .voice ? cutBytes : 0
         let dataCut = cutLane == .data ? cutBytes : 0

@@ -1,9 +1,11 @@
-// RELAY_MAX_MESSAGES_PER_SECOND and RELAY_MAX_BYTES_PER_SECOND: a member that sends more is not read for a while, so that the network
-// slows it down and nothing of what it says is lost. It is not silent meanwhile, for it is the relay that does not listen.
+// RELAY_MAX_MESSAGES_PER_SECOND and RELAY_MAX_BYTES_PER_SECOND: a member that sends more is not read for a while, so
+// that the network slows it down and nothing of what it says is lost. It is not silent meanwhile, for it is the relay
+// that does not listen.
 
 import Shared
 
-/// How far a member is ahead of the pace at which it may send: two leaky buckets, each by the time at which it is empty (GCRA).
+/// How far a member is ahead of the pace at which it may send: two leaky buckets, each by the time at which it is empty
+/// (GCRA).
 struct SendingPace {
     /// CLOCK_MONOTONIC nanoseconds, like all times here.
     private var messagesEmptyAt: UInt64 = 0

@@ -1,18 +1,20 @@
-// What a proxy says of a connection before its first byte: the PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt,
-// 2.1 and 2.2). Bytes in, a header or what is wrong out: no I/O, no state, no trap whatever the bytes.
+// What a proxy says of a connection before its first byte: the PROXY protocol, versions 1 and 2 (haproxy.org,
+// proxy-protocol.txt, 2.1 and 2.2). Bytes in, a header or what is wrong out: no I/O, no state, no trap whatever the
+// bytes.
 //
 //     1   "PROXY" SP ("TCP4" | "TCP6") SP source SP destination SP port SP port CR LF, or "PROXY UNKNOWN" and anything CR LF
 //     2   12 bytes of signature, version and command, family and protocol, a length of 16 bits; then so many bytes: addresses
 //         and ports, followed by TLVs, which are skipped
 //
-// A verdict does not depend on how the bytes were cut into reads: they are judged from the left, and the first that is wrong decides.
+// A verdict does not depend on how the bytes were cut into reads: they are judged from the left, and the first that is
+// wrong decides.
 
 import Shared
 
 /// A header that has come whole.
 struct ProxyHeader: Equatable {
-    /// The client that the proxy names. Nil where it names none: the connection is the proxy's own (a health check: LOCAL), or the
-    /// client's address is none of IP (UNKNOWN, UNSPEC, UNIX).
+    /// The client that the proxy names. Nil where it names none: the connection is the proxy's own (a health check:
+    /// LOCAL), or the client's address is none of IP (UNKNOWN, UNSPEC, UNIX).
     var client: Address?
     /// Bytes of the header. What follows is the client's.
     var byteCount: Int

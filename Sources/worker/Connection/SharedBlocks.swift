@@ -1,5 +1,5 @@
-// What waits for several members of a room, once. A block is frames that were said in one batch; each member's outbox names the
-// ranges of it that are still to leave. A block is freed when the last range has left or was dropped.
+// What waits for several members of a room, once. A block is frames that were said in one batch; each member's outbox
+// names the ranges of it that are still to leave. A block is freed when the last range has left or was dropped.
 //
 // Counted by hand, in a plain integer: one owner, the worker, reads and writes all of it.
 

@@ -1,10 +1,11 @@
-// Who has how many of something that is short, and in which order they came: connections that have not joined, handshakes that
-// wait, handshakes under way. Each party (AddressKeys.party: an IPv4 address or a /48) has a list of slots, oldest first. When places
-// are short, the party that has most gives way; where turns are given out, each party has one in its turn, however many it has in line.
+// Who has how many of something that is short, and in which order they came: connections that have not joined,
+// handshakes that wait, handshakes under way. Each party (AddressKeys.party: an IPv4 address or a /48) has a list of
+// slots, oldest first. When places are short, the party that has most gives way; where turns are given out, each party
+// has one in its turn, however many it has in line.
 //
-// Every operation takes a fixed number of steps, however the slots are spread: slots are threaded into lists, parties into a list of those
-// that have as many, and into a ring. A party is there as long as it has something. Memory: 12 bytes a slot up to the highest in use,
-// and some 100 bytes a party.
+// Every operation takes a fixed number of steps, however the slots are spread: slots are threaded into lists, parties
+// into a list of those that have as many, and into a ring. A party is there as long as it has something. Memory: 12
+// bytes a slot up to the highest in use, and some 100 bytes a party.
 
 /// Slots by the party that they are of.
 struct SourceShares {
@@ -180,8 +181,8 @@ struct SourceShares {
 
     // MARK: - Turns
 
-    /// The oldest of the party whose turn it is, of those parties whose oldest may: as many are asked as `looks`. They are asked in
-    /// the order of their turns.
+    /// The oldest of the party whose turn it is, of those parties whose oldest may: as many are asked as `looks`. They
+    /// are asked in the order of their turns.
     func next(looks: Int, where isReady: (UInt32) -> Bool) -> UInt32? {
         var party = turn
         for _ in 0..<min(looks, partyCount) {

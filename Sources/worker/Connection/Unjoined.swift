@@ -1,9 +1,11 @@
-// Connections that have not joined a room: anybody can open them, without any credential. They have a share of RELAY_MAX_CONNECTIONS
-// (Limits.unjoinedMax); the rest is for members. When their share, or the relay, is full, the oldest of the party that has most in
-// this worker gives its place to the newcomer: so a client at another address gets in, and a client that has many open loses one.
-// Under one party's load, be it an attacker's or a proxy's, the oldest goes: it has most likely been forgotten.
+// Connections that have not joined a room: anybody can open them, without any credential. They have a share of
+// RELAY_MAX_CONNECTIONS (Limits.unjoinedMax); the rest is for members. When their share, or the relay, is full, the
+// oldest of the party that has most in this worker gives its place to the newcomer: so a client at another address gets
+// in, and a client that has many open loses one. Under one party's load, be it an attacker's or a proxy's, the oldest
+// goes: it has most likely been forgotten.
 //
-// Each worker closes its own. The kernel spreads connections over the workers, so a party that has most in the relay has most in each.
+// Each worker closes its own. The kernel spreads connections over the workers, so a party that has most in the relay
+// has most in each.
 
 import Logging
 import Shared
@@ -25,8 +27,8 @@ extension Worker {
         return .another
     }
 
-    /// Whether those that have not joined have less than their share, over the whole relay. Where it has fewer connections than that
-    /// there is nothing to add up.
+    /// Whether those that have not joined have less than their share, over the whole relay. Where it has fewer
+    /// connections than that there is nothing to add up.
     private var hasUnjoinedPlace: Bool {
         let max = UInt64(Limits.unjoinedMax(connectionsMax: configuration.connectionsMax))
         guard memory.connections.count >= max else { return true }

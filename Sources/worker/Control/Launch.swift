@@ -57,7 +57,8 @@ enum Launch {
         // A terminal's Ctrl-C and systemd's SIGTERM reach every process of the relay: the supervisor's word alone ends a
         // worker, and so does the end of its control channel.
         for number in [SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] { _ = signal(number, SIG_IGN) }
-        // Before there is a secret in this process; to become another user undoes a part of it, so it is done again after that.
+        // Before there is a secret in this process; to become another user undoes a part of it, so it is done again
+        // after that.
         guard clinux_harden() == 0, sodium_init() >= 0 else { return ExitStatus.internalError }
         clinux_tune_heap(Int32(Limits.heapMappedBytesMin), Int32(Limits.heapMappingsMax))
         // The control channel is gone when it turns out that the worker can't begin: by this one the supervisor hears why.
@@ -128,7 +129,8 @@ enum Launch {
 
     // MARK: - The sandbox
 
-    /// Becomes the user that the sandbox names, if this process is root, and gives up what it takes privilege to give up.
+    /// Becomes the user that the sandbox names, if this process is root, and gives up what it takes privilege to give
+    /// up.
     private static func become(_ sandbox: Sandbox) throws(LaunchError) {
         guard csandbox_become(sandbox.user, sandbox.group) == 0 else {
             throw LaunchError(description: "\(SystemError("setresuid"))")

@@ -3,8 +3,8 @@
 import Shared
 
 extension Worker {
-    /// Answers the requests that have come whole, as many as one service answers; the others wait for the next, unread. A room that
-    /// somebody joins is flushed first: what was said before is not for the one who comes.
+    /// Answers the requests that have come whole, as many as one service answers; the others wait for the next, unread.
+    /// A room that somebody joins is flushed first: what was said before is not for the one who comes.
     mutating func serveRequests(_ slot: UInt32) {
         while let room = answerRequests(slot) { flushRoom(room) }
     }

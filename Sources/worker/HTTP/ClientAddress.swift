@@ -1,7 +1,7 @@
-// Which client a request is from, where proxies name it in the head. A header is only what somebody wrote: it counts as far back as those who
-// wrote it are trusted, and no further. A proxy may write one of these headers and pass on another as its client has made it up. So
-// headers that disagree count for nothing: the request is the proxy's own then, and nobody leaves a limit, or uses up another's,
-// by a header of their own.
+// Which client a request is from, where proxies name it in the head. A header is only what somebody wrote: it counts as
+// far back as those who wrote it are trusted, and no further. A proxy may write one of these headers and pass on
+// another as its client has made it up. So headers that disagree count for nothing: the request is the proxy's own
+// then, and nobody leaves a limit, or uses up another's, by a header of their own.
 
 import Shared
 
@@ -65,8 +65,9 @@ extension Request {
         return forwarded == real ? real : ClientAddress(address: peer, conflict: .disagreement)
     }
 
-    /// By X-Forwarded-For, read from the right, where each proxy adds the address that it heard from: the first entry that is no trusted proxy
-    /// itself is the client. Where all are, it is the left-most one; where one is no address, the one read before it.
+    /// By X-Forwarded-For, read from the right, where each proxy adds the address that it heard from: the first entry
+    /// that is no trusted proxy itself is the client. Where all are, it is the left-most one; where one is no address,
+    /// the one read before it.
     ///
     /// - Returns: nil if nothing is in the header.
     private func forwardedClient(peer: Address, _ trusted: [AddressRange]) -> ClientAddress? {

@@ -1,5 +1,6 @@
-// Requests other than joins, and TLS handshakes, count against their address's own bucket (RateBucket.requests): pages, what is
-// refused with 4xx, `/health`. A join takes from the bucket for joins alone (Join/Joining.swift), whatever becomes of it.
+// Requests other than joins, and TLS handshakes, count against their address's own bucket (RateBucket.requests): pages,
+// what is refused with 4xx, `/health`. A join takes from the bucket for joins alone (Join/Joining.swift), whatever
+// becomes of it.
 
 import Logging
 import Shared

@@ -66,8 +66,8 @@ extension Request {
     /// Whether the request, taken as a WebSocket handshake, is a good one.
     var upgrade: WebSocketUpgrade { WebSocketUpgrade(self) }
 
-    /// Whether the page that the request comes from is one of these (RFC 6455, 10.2). With none given any is, and so is a client that
-    /// names no page: it is no browser.
+    /// Whether the page that the request comes from is one of these (RFC 6455, 10.2). With none given any is, and so is
+    /// a client that names no page: it is no browser.
     func isOriginAllowed(_ allowed: [Origin]) -> Bool {
         guard !allowed.isEmpty else { return true }
         switch origin {

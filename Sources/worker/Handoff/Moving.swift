@@ -95,8 +95,8 @@ extension Worker {
         answerLater(slot)
     }
 
-    /// Sends connections that have not said what they want to a successor, as many as there is time for. What can't go now is looked at
-    /// again in a second.
+    /// Sends connections that have not said what they want to a successor, as many as there is time for. What can't go
+    /// now is looked at again in a second.
     private mutating func moveRequests() {
         guard let first = leaving?.nextRequest else { return }
         let owner = index % outboxes.count
@@ -188,7 +188,8 @@ extension Worker {
 
     /// Sends members until all are gone or the inbox is full. True when the room has moved.
     private mutating func continueTransit() -> Bool {
-        // Taken out and put back: what is assigned over by way of an optional in a noncopyable struct is never freed (Swift 6.3).
+        // Taken out and put back: what is assigned over by way of an optional in a noncopyable struct is never freed
+        // (Swift 6.3).
         guard var transit = leaving?.transit.take() else { return false }
         while transit.next < transit.members.count {
             guard !clock.isOver else {

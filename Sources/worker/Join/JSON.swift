@@ -34,8 +34,8 @@ func readJSONMembers(_ bytes: Span<UInt8>, _ names: StaticString...) -> [JSONVal
     return reader.readMembers(bytes, names, isWhole: true)
 }
 
-/// The value of the member with this name that ends within the first bytes of a text, whatever follows; the last one if there are
-/// several. nil if there is none, or if the bytes do not begin like an object.
+/// The value of the member with this name that ends within the first bytes of a text, whatever follows; the last one if
+/// there are several. nil if there is none, or if the bytes do not begin like an object.
 ///
 /// - Parameter bytes: the beginning of a text, cut anywhere. Nothing says that they are UTF-8.
 func readJSONMember(inBeginning bytes: Span<UInt8>, _ name: StaticString) -> JSONValue? {
@@ -82,8 +82,8 @@ func unescapeJSON(_ bytes: Span<UInt8>, _ range: Range<Int>) -> [UInt8] {
     return text
 }
 
-/// Whether a text of ASCII, escaped or not, stands in a place that a reader found. Nothing is copied: a message may have a name in
-/// every sixth byte.
+/// Whether a text of ASCII, escaped or not, stands in a place that a reader found. Nothing is copied: a message may
+/// have a name in every sixth byte.
 func isJSONText(_ bytes: Span<UInt8>, _ range: Range<Int>, _ text: StaticString) -> Bool {
     let count = text.utf8CodeUnitCount
     if range.count == count { return bytes.extracting(range).equals(text) }
@@ -151,8 +151,8 @@ private struct JSONReader {
 
     /// The members of the object whose brace has just been taken.
     ///
-    /// - Parameter isWhole: whether nothing but whitespace may follow the object; if not, the members up to where the bytes end, or
-    ///   are no JSON any more, count.
+    /// - Parameter isWhole: whether nothing but whitespace may follow the object; if not, the members up to where the
+    ///   bytes end, or are no JSON any more, count.
     mutating func readMembers(_ bytes: Span<UInt8>, _ names: [StaticString], isWhole: Bool) -> [JSONValue?]? {
         var values = [JSONValue?](repeating: nil, count: names.count)
         skipWhitespace(bytes)

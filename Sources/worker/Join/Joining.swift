@@ -41,8 +41,8 @@ struct JoinRefusal: Error {
 extension Worker {
     /// Lets a connection into its room, sends it to the room's owner, or refuses it.
     ///
-    /// - Returns: a room in which something has been said that is not for the one who comes: it must be flushed before the request is
-    ///   looked at again. Nil if the request is done with.
+    /// - Returns: a room in which something has been said that is not for the one who comes: it must be flushed before
+    ///   the request is looked at again. Nil if the request is done with.
     mutating func join(_ slot: UInt32, _ request: Request) -> UInt32? {
         do throws(JoinRefusal) {
             if connections[slot].hops == 0 { try limitJoins(slot) }

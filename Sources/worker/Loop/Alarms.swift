@@ -1,4 +1,5 @@
-// What is due within less than a second, to the millisecond: connections that are not read for a while. The timer wheel has seconds.
+// What is due within less than a second, to the millisecond: connections that are not read for a while. The timer wheel
+// has seconds.
 
 /// A binary heap of times and connections.
 struct Alarms {

@@ -80,8 +80,8 @@ struct ByteQueue: ~Copyable {
         return unsafe fresh + count
     }
 
-    /// What a queue of `capacity` grows to when `needed` bytes must fit: twice as much while it is small, a quarter more when it is
-    /// large, so that memory is not taken for bytes that may never come.
+    /// What a queue of `capacity` grows to when `needed` bytes must fit: twice as much while it is small, a quarter
+    /// more when it is large, so that memory is not taken for bytes that may never come.
     private static func grown(_ capacity: Int, toHold needed: Int, _ doublesMax: Int) -> Int {
         let step = capacity < doublesMax ? capacity : capacity / 4
         return max(needed, capacity + step, 64)

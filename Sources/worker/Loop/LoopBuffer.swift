@@ -35,13 +35,15 @@ struct LoopBuffer {
         case failed(Int32)
     }
 
-    /// Reads at most `bytesMax` bytes into the buffer, after its first `kept` ones. The corresponding C function is recv(2)
-    /// with MSG_DONTWAIT: O_NONBLOCK belongs to the open socket, and so also to the process that handed it over.
+    /// Reads at most `bytesMax` bytes into the buffer, after its first `kept` ones. The corresponding C function is
+    /// recv(2) with MSG_DONTWAIT: O_NONBLOCK belongs to the open socket, and so also to the process that handed it
+    /// over.
     func receive(from socket: Int32, behind kept: Int = 0, bytesMax: Int = Limits.receiveBytesMax) -> Received {
         receive(from: socket, behind: kept, bytesMax: bytesMax, flags: 0)
     }
 
-    /// Looks at what has come, at most `bytesMax` bytes of it, and leaves it in the socket. The corresponding C function is recv(2).
+    /// Looks at what has come, at most `bytesMax` bytes of it, and leaves it in the socket. The corresponding C
+    /// function is recv(2).
     func peek(from socket: Int32, bytesMax: Int) -> Received {
         receive(from: socket, behind: 0, bytesMax: bytesMax, flags: Int32(MSG_PEEK))
     }

@@ -57,8 +57,9 @@ struct Event {
 
 /// An epoll instance, and the events of its last wait that have not been taken.
 ///
-/// A turn that has no time for all events of a wait takes the rest in the next one, before it waits again: epoll puts what it has
-/// returned at the end of its list, so every ready connection has its turn, but only if what epoll returned is served.
+/// A turn that has no time for all events of a wait takes the rest in the next one, before it waits again: epoll puts
+/// what it has returned at the end of its list, so every ready connection has its turn, but only if what epoll returned
+/// is served.
 @safe
 struct Poller: ~Copyable {
     private let epoll: Descriptor
@@ -111,7 +112,8 @@ struct Poller: ~Copyable {
     /// Whether events of the last wait are left.
     var hasEvents: Bool { taken < ready }
 
-    /// Waits for events, at most `milliseconds`; does nothing while some are left. The corresponding C function is epoll_wait(2).
+    /// Waits for events, at most `milliseconds`; does nothing while some are left. The corresponding C function is
+    /// epoll_wait(2).
     mutating func wait(milliseconds: Int32) {
         guard !hasEvents else { return }
         let count = unsafe epoll_wait(epoll.number, events.baseAddress, Int32(events.count), milliseconds)

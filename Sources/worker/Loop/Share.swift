@@ -1,7 +1,8 @@
-// What one connection may take of a worker's time while others wait: deficit round-robin, counted in nanoseconds. epoll goes round the
-// connections that are ready, and each has a share of the round. A connection that has cost more than its share is passed over
-// in later rounds until its shares have paid for it, so that a voice frame waits for the others' shares and not for what they send:
-// work for a byte differs by a factor of fifty between one pattern and another (SECURITY.md).
+// What one connection may take of a worker's time while others wait: deficit round-robin, counted in nanoseconds. epoll
+// goes round the connections that are ready, and each has a share of the round. A connection that has cost more than
+// its share is passed over in later rounds until its shares have paid for it, so that a voice frame waits for the
+// others' shares and not for what they send: work for a byte differs by a factor of fifty between one pattern and
+// another (SECURITY.md).
 //
 // A connection that is alone pays its debt within moments, because rounds in which nobody is served take none.
 
@@ -40,8 +41,8 @@ struct Debt {
         return false
     }
 
-    /// The connection has cost so much. It is passed over in `Limits.roundsPassedOverMax` rounds at the most, or one large message would
-    /// silence its sender's voice while many others talk.
+    /// The connection has cost so much. It is passed over in `Limits.roundsPassedOverMax` rounds at the most, or one
+    /// large message would silence its sender's voice while many others talk.
     mutating func charge(_ cost: UInt64, _ share: RoundShare) {
         let most = UInt64(share.nanoseconds) * Limits.roundsPassedOverMax
         nanoseconds = UInt32(clamping: min(UInt64(nanoseconds) + cost, most))

@@ -1,6 +1,6 @@
-// The time of one turn. A turn is bounded in time, whatever arrives: each source of work looks at the clock after each piece of it,
-// stops when its allotment is over, and goes on in the next turn with what is left. So the longest turn is the allotments of all
-// sources, and of each the one piece that was begun last.
+// The time of one turn. A turn is bounded in time, whatever arrives: each source of work looks at the clock after each
+// piece of it, stops when its allotment is over, and goes on in the next turn with what is left. So the longest turn is
+// the allotments of all sources, and of each the one piece that was begun last.
 //
 //     input     members' events, then the inbox, strangers' requests, timers: `Limits.turnInputNanoseconds` together. What one source
 //               does not use is the next one's. Of a source that has work, each later one is left its least.
@@ -16,8 +16,8 @@ struct TurnClock {
     private(set) var now: UInt64
     /// Before the first allotment there is none.
     private var deadline: UInt64
-    /// Nanoseconds by which the clock goes on at each look within a turn; nil: it is CLOCK_MONOTONIC. For tests, whose pieces of work
-    /// take as long as they say.
+    /// Nanoseconds by which the clock goes on at each look within a turn; nil: it is CLOCK_MONOTONIC. For tests, whose
+    /// pieces of work take as long as they say.
     private let stride: UInt64?
 
     init(now: UInt64, stride: UInt64? = nil) {

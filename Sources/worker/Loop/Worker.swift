@@ -1,12 +1,12 @@
-// The worker: one event loop, everything it owns, and the order of one turn, which `turn` shows. Its time is bounded, whatever
-// arrives (TurnClock.swift), and members of rooms come before strangers.
+// The worker: one event loop, everything it owns, and the order of one turn, which `turn` shows. Its time is bounded,
+// whatever arrives (TurnClock.swift), and members of rooms come before strangers.
 //
 // The parts of a turn stand in the folders that data flows through: Connection/ (accept, read, write, close, liveness),
 // HTTP/, Join/, Handoff/, WebSocket/, Room/, Control/. Each is an extension of this struct, so that all state has one
 // owner, is reached without a lock, and exclusive access is checked by the compiler and not at run time.
 //
-// What a turn or a message asks of the worker without changing it is `@inline(__always)`: the compiler passes a borrowed
-// worker to a function by copying all of its fields, two kilobytes.
+// What a turn or a message asks of the worker without changing it is `@inline(__always)`: the compiler passes a
+// borrowed worker to a function by copying all of its fields, two kilobytes.
 
 import Glibc
 import Logging
@@ -271,7 +271,8 @@ struct Worker: ~Copyable {
     @inline(__always)
     private var areTimersDone: Bool { connectionTimers.isDone(upTo: second) && roomTimers.isDone(upTo: second) }
 
-    /// Looks at the clock after a piece of work. The heart beats within a turn, too: a worker that has much to do does not hang.
+    /// Looks at the clock after a piece of work. The heart beats within a turn, too: a worker that has much to do does
+    /// not hang.
     ///
     /// - Returns: what the piece has cost, nanoseconds.
     @discardableResult
@@ -301,8 +302,8 @@ struct Worker: ~Copyable {
         if share.ready != ready { share = RoundShare(ready: ready) }
     }
 
-    /// Gives the source of work that comes next what is left of the turn's time for input, but for the least of the later sources that
-    /// have work.
+    /// Gives the source of work that comes next what is left of the turn's time for input, but for the least of the
+    /// later sources that have work.
     ///
     /// - Parameter least: what it has in any case.
     private mutating func allotInput(
@@ -336,7 +337,8 @@ struct Worker: ~Copyable {
         isInboxReady = receiveHandoffs()
     }
 
-    /// Handshakes that wait for a step, requests that wait for their answer, and then what is new. Each of them has its part.
+    /// Handshakes that wait for a step, requests that wait for their answer, and then what is new. Each of them has its
+    /// part.
     private mutating func serveStrangers() {
         guard doStrangersWait else { return }
         setShare(ready: max(strangers.ready, unanswered.count))
@@ -400,8 +402,8 @@ struct Worker: ~Copyable {
     @inline(__always)
     private var hasOutput: Bool { activeBatches.count > heldBatches || !touched.isEmpty || !doomed.isEmpty }
 
-    /// Flushes what the turn has brought forth and removes what is to go, until neither step produces new work or the time is over: a
-    /// leave is said to those who stay, and saying it may find another connection broken.
+    /// Flushes what the turn has brought forth and removes what is to go, until neither step produces new work or the
+    /// time is over: a leave is said to those who stay, and saying it may find another connection broken.
     mutating func settle() {
         clock.look()
         settleAllotted()

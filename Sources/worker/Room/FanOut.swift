@@ -229,8 +229,8 @@ extension Worker {
 
     // MARK: - Who can't take it now
 
-    /// Lets what of the batch has not left wait for those who can't take it now: once for all of them where that takes less memory
-    /// than a copy for each.
+    /// Lets what of the batch has not left wait for those who can't take it now: once for all of them where that takes
+    /// less memory than a copy for each.
     private mutating func queue(_ batch: UInt32, share: UInt32, kept: Int) {
         var (voice, data) = (0, 0)
         for waiter in waiters {
@@ -359,7 +359,8 @@ struct Waiter {
 }
 
 extension Lane {
-    /// Whether members who wait need more of the lane than there is, and its ranges are long enough to be named one by one.
+    /// Whether members who wait need more of the lane than there is, and its ranges are long enough to be named one by
+    /// one.
     fileprivate func isWorthSharing(needed: Int) -> Bool {
         needed > bytes.count && bytes.count / max(1, runs.count) >= Limits.sharedRangeBytesMin
     }

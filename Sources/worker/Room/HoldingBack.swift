@@ -10,8 +10,8 @@
 import Shared
 
 extension Worker {
-    /// Sends rooms' batches, as many as there is time for, and one at the least. Those that are held back stay in `activeBatches`,
-    /// and are looked at in each turn; so do those for which the time was short, in their order.
+    /// Sends rooms' batches, as many as there is time for, and one at the least. Those that are held back stay in
+    /// `activeBatches`, and are looked at in each turn; so do those for which the time was short, in their order.
     mutating func flushRooms() {
         var (kept, held, flushed) = (0, 0, 0)
         for index in activeBatches.indices {

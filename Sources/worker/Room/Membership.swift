@@ -64,7 +64,8 @@ extension Worker {
         page[.clients] -= 1
     }
 
-    /// Removes a room that nobody is in; its host key goes with it, unless it has outlived a worker and its time is not over.
+    /// Removes a room that nobody is in; its host key goes with it, unless it has outlived a worker and its time is not
+    /// over.
     private mutating func closeRoom(_ slot: UInt32) {
         flushRoom(slot)
         releaseRoomAddress(slot)
@@ -125,8 +126,8 @@ extension Worker {
     }
 }
 
-/// A host key that outlived the worker of its room. Whoever comes and goes meanwhile, it holds until its time is over: a guest who
-/// gives up before the host is back must not leave the room's id to strangers.
+/// A host key that outlived the worker of its room. Whoever comes and goes meanwhile, it holds until its time is over:
+/// a guest who gives up before the host is back must not leave the room's id to strangers.
 struct SurvivingKey {
     var publicKey: [UInt8]
     /// CLOCK_MONOTONIC nanoseconds.

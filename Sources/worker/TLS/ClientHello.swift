@@ -1,5 +1,5 @@
-// Whether a ClientHello is whole (RFC 8446, 4.1.2, 5.1): looked at before libssl is, so that whoever wants a place for a handshake has
-// sent all that it takes to answer. Nothing in it is understood here but lengths.
+// Whether a ClientHello is whole (RFC 8446, 4.1.2, 5.1): looked at before libssl is, so that whoever wants a place for
+// a handshake has sent all that it takes to answer. Nothing in it is understood here but lengths.
 
 import Shared
 

@@ -1,4 +1,5 @@
-// Places for handshakes that libssl is at work on, each some 25 to 50 KiB: how many there are, who has them, and who gets the next.
+// Places for handshakes that libssl is at work on, each some 25 to 50 KiB: how many there are, who has them, and who
+// gets the next.
 //
 //     an address (IPv4, or a /64) has a sixteenth at the most, and a /48 half: beyond it its next ones wait
 //     when all are taken, the oldest of the party that has most gives way to a party that has fewer

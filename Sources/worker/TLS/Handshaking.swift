@@ -3,15 +3,17 @@
 //
 //     accepted ──▶ gathers its ClientHello ──▶ (waits) ──▶ begun ──▶ (waits) ──▶ a step ──▶ ... ──▶ established
 //
-// A connection first gathers its ClientHello here, in Limits.tlsHelloSeconds: nothing is spent on one that says less. A whole one
-// takes from its address's bucket for requests, and waits for its turn: for a step and a place (HandshakePlaces).
+// A connection first gathers its ClientHello here, in Limits.tlsHelloSeconds: nothing is spent on one that says less. A
+// whole one takes from its address's bucket for requests, and waits for its turn: for a step and a place
+// (HandshakePlaces).
 //
-// Few steps a turn are made, because each holds up everybody. A connection that gets none waits, and parties take turns, so that whoever
-// is at another address waits for a few at the most, however many there are of one. A connection that has begun leaves its bytes in
-// the socket meanwhile. Those that wait behind few others stay watched, because their turn comes soon; their events say nothing new
-// until then. The rest are not watched, or a storm of them would fill every turn's events and make calls wait all the same.
-// Handshakes that have begun go first, but for a step in four: what has been spent on them would be lost at their deadline. All of it
-// must be over, with the request's head, within Limits.requestSeconds of the accept.
+// Few steps a turn are made, because each holds up everybody. A connection that gets none waits, and parties take
+// turns, so that whoever is at another address waits for a few at the most, however many there are of one. A connection
+// that has begun leaves its bytes in the socket meanwhile. Those that wait behind few others stay watched, because
+// their turn comes soon; their events say nothing new until then. The rest are not watched, or a storm of them would
+// fill every turn's events and make calls wait all the same. Handshakes that have begun go first, but for a step in
+// four: what has been spent on them would be lost at their deadline. All of it must be over, with the request's head,
+// within Limits.requestSeconds of the accept.
 
 import CLinux
 import Logging
@@ -134,7 +136,8 @@ extension Worker {
         endHandshake(slot)
     }
 
-    /// The time for a ClientHello is over, or that for the handshake. What has come in time and was not read yet counts.
+    /// The time for a ClientHello is over, or that for the handshake. What has come in time and was not read yet
+    /// counts.
     mutating func handshakeDue(_ slot: UInt32) {
         if handshakes[slot] == nil && !connections[slot].awaitsStep {
             gatherHello(slot)
@@ -280,7 +283,8 @@ extension Worker {
     }
 }
 
-/// Connections that wait for a step of their handshake: parties take turns, those of one in the order in which they came.
+/// Connections that wait for a step of their handshake: parties take turns, those of one in the order in which they
+/// came.
 struct WaitingHandshakes {
     /// Their bytes are in the socket.
     var begun = SourceShares()

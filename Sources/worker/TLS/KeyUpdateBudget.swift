@@ -1,5 +1,6 @@
-// How many KeyUpdates a client may send. Each costs the derivation of a secret, a key and an IV, some hundred times what a byte of data
-// costs, and no client needs more than one in many thousand records. RFC 8446, 4.6.3 lets an implementation end the connection.
+// How many KeyUpdates a client may send. Each costs the derivation of a secret, a key and an IV, some hundred times
+// what a byte of data costs, and no client needs more than one in many thousand records. RFC 8446, 4.6.3 lets an
+// implementation end the connection.
 
 import Shared
 

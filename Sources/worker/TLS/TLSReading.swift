@@ -15,7 +15,8 @@ extension TLSSession {
         case data(Range<Int>)
         /// The client has said its last (close_notify). What follows is thrown away.
         case closed
-        /// The client broke a rule. Nothing more is read; `sealPending` has the alert, after which the connection is closed.
+        /// The client broke a rule. Nothing more is read; `sealPending` has the alert, after which the connection is
+        /// closed.
         case violation(TLSViolation)
         /// The client gave up with this alert. Nothing more is read or written.
         case peerAlert(UInt8)

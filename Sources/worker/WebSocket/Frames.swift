@@ -3,8 +3,8 @@
 import Shared
 
 extension Worker {
-    /// Takes what came on an open connection. A batch that is full ends the input, is flushed, and the input goes on: so nobody else is
-    /// served in the middle of it, and a batch grows by one message over its bound at the most.
+    /// Takes what came on an open connection. A batch that is full ends the input, is flushed, and the input goes on:
+    /// so nobody else is served in the middle of it, and a batch grows by one message over its bound at the most.
     mutating func takeFrames(_ slot: UInt32, _ bytes: RawSpan) {
         let before = tally.messagesReceived
         var offset = 0

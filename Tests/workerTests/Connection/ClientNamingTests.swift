@@ -201,7 +201,8 @@ private func receive(from socket: Int32) -> String {
             fixture.worker.settle()
             return String(receive(from: end).dropFirst(9).prefix(3))
         }
-        // A proxy that sets X-Real-IP alone: two joins for the client, two more for its proxy, and no more whatever it makes up.
+        // A proxy that sets X-Real-IP alone: two joins for the client, two more for its proxy, and no more whatever it
+        // makes up.
         var answers: [String: Int] = [:]
         for made in 0..<20 {
             answers[try join("X-Forwarded-For: 1.1.1.\(made)\r\nX-Real-IP: 198.51.100.1"), default: 0] += 1

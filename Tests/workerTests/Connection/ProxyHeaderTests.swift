@@ -19,8 +19,8 @@ private func verdict(_ bytes: some Collection<UInt8>) -> Verdict {
     }
 }
 
-/// The verdict on bytes that come in any number of reads: each beginning is incomplete until one decides, and what follows that one
-/// changes nothing.
+/// The verdict on bytes that come in any number of reads: each beginning is incomplete until one decides, and what
+/// follows that one changes nothing.
 private func judge(_ bytes: [UInt8], sourceLocation: SourceLocation = #_sourceLocation) -> Verdict {
     let whole = verdict(bytes)
     var decided: Verdict?
