@@ -187,8 +187,8 @@ extension Worker {
         case .wouldBlock:
             waiters.append(waiter)
             block(member)
-        case .failed:
-            doom(member, .socketError)
+        case .failed(let code):
+            doom(member, socketError: code)
         }
     }
 
@@ -248,35 +248,18 @@ extension Worker {
 
     /// Makes a block of the batch's voice, with one reference, if members who wait need more of it than there is.
     private mutating func shareVoice(of batch: UInt32, needed: Int, share: UInt32, kept: Int) -> UInt32? {
-        let count = batches[batch].voice.bytes.count
-        guard batches[batch].voice.isWorthSharing(needed: needed) else { return nil }
-        var bytes = ByteQueue()
-        let capacity = batches[batch].voice.bytes.capacity
-        if capacity > kept && capacity - count <= count / 4 {
-            // The batch would give it back.
-            bytes = batches[batch].voice.takeBytes()
-        } else {
-            guard reserve(count, share: share) else { return nil }
-            bytes.reserve(count)
-            unsafe bytes.append(batches[batch].voice.bytes.unsafeBytes)
-        }
-        return addBlock(bytes, share: share)
+        guard batches[batch].voice.isWorthSharing(needed: needed),
+            batches[batch].voice.isTaken(kept: kept) || reserve(batches[batch].voice.bytes.count, share: share)
+        else { return nil }
+        return addBlock(batches[batch].voice.share(kept: kept), share: share)
     }
 
     /// The same of its data.
     private mutating func shareData(of batch: UInt32, needed: Int, share: UInt32, kept: Int) -> UInt32? {
-        let count = batches[batch].data.bytes.count
-        guard batches[batch].data.isWorthSharing(needed: needed) else { return nil }
-        var bytes = ByteQueue()
-        let capacity = batches[batch].data.bytes.capacity
-        if capacity > kept && capacity - count <= count / 4 {
-            bytes = batches[batch].data.takeBytes()
-        } else {
-            guard reserve(count, share: share) else { return nil }
-            bytes.reserve(count)
-            unsafe bytes.append(batches[batch].data.bytes.unsafeBytes)
-        }
-        return addBlock(bytes, share: share)
+        guard batches[batch].data.isWorthSharing(needed: needed),
+            batches[batch].data.isTaken(kept: kept) || reserve(batches[batch].data.bytes.count, share: share)
+        else { return nil }
+        return addBlock(batches[batch].data.share(kept: kept), share: share)
     }
 
     private mutating func addBlock(_ bytes: consuming ByteQueue, share: UInt32) -> UInt32 {
@@ -363,5 +346,22 @@ extension Lane {
     /// one.
     fileprivate func isWorthSharing(needed: Int) -> Bool {
         needed > bytes.count && bytes.count / max(1, runs.count) >= Limits.sharedRangeBytesMin
+    }
+
+    /// Whether the bytes fill memory that a lane, which keeps `kept` of it, would give back.
+    fileprivate func isTaken(kept: Int) -> Bool {
+        bytes.capacity > kept && bytes.capacity - bytes.count <= bytes.count / 4
+    }
+
+    /// The bytes, to be kept by all who wait: taken out, and from here on the lane knows only whose they were, or copied.
+    fileprivate mutating func share(kept: Int) -> ByteQueue {
+        var shared = ByteQueue()
+        if isTaken(kept: kept) {
+            swap(&shared, &bytes)
+        } else {
+            shared.reserve(bytes.count)
+            unsafe shared.append(bytes.unsafeBytes)
+        }
+        return shared
     }
 }

@@ -82,13 +82,6 @@ struct Lane: ~Copyable {
     /// Memory of the lane.
     var capacity: Int { bytes.capacity + runs.capacity * MemoryLayout<Run>.stride }
 
-    /// Takes the bytes out: from here on the lane knows only whose they were.
-    mutating func takeBytes() -> ByteQueue {
-        var taken = ByteQueue()
-        swap(&taken, &bytes)
-        return taken
-    }
-
     /// Empties the lane; memory above `max` bytes is given back.
     mutating func removeAll(keeping max: Int) {
         bytes.removeAll()
