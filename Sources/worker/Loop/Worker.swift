@@ -81,10 +81,10 @@ struct Worker: ~Copyable {
     var isInboxReady = false
     var areStrangersReady = false
     var activeBatches: [UInt32] = []
-    /// Members that could not take all of the batch that is being sent.
-    var waiters: [Waiter] = []
     /// Those of them that wait for a later turn to gather more, since the rooms were last flushed.
     var heldBatches = 0
+    /// Members that could not take all of the batch that is being sent.
+    var waiters: [Waiter] = []
     var touched: [UInt32] = []
     var doomed: [(id: SlotID, reason: CloseReason?)] = []
     /// Connections in `departed`, which another worker has already.
