@@ -121,4 +121,29 @@ import Testing
             #expect(data == Self.blocking)
         }
     }
+
+    /// wire-protocol.md, Liveness: TCP_USER_TIMEOUT.
+    @Test func `is closed for timeout when its window stays shut for 60 s, though it is heard`() async throws {
+        try await Relay.runAdmin(workers: 1) { relay, admin in
+            let (sender, quick, slow) = try await room(relay)
+            for text in Self.blocking { sender.send(text) }
+            _ = try await quick.data(Self.blocking.count)
+            // None of the three is silent.
+            let clock = ContinuousClock()
+            var heard = clock.now
+            try await eventually("its end", seconds: 60 + 3 * patienceSeconds) {
+                if clock.now - heard > .seconds(5) {
+                    heard = clock.now
+                    for client in [sender, quick] { client.ping([]) }
+                    try await slow.send(RawFrame.client(0x8A, []))
+                }
+                return sender.data.contains { $0.contains("session:leave") }
+            }
+            #expect(sender.data.contains { $0.contains(#""from":"slow""#) })
+            let metrics = try await admin.metrics()
+            #expect(metrics[#"relay_closes_total{reason="timeout"}"#] == 1)
+            #expect(metrics[#"relay_closes_total{reason="socket_error"}"#] == 0)
+            #expect(quick.isOpen)
+        }
+    }
 }

@@ -120,8 +120,8 @@ extension Worker {
             refuseProxyHeader(slot, .cutShort)
         case .wouldBlock:
             break
-        case .failed:
-            doom(slot, .socketError)
+        case .failed(let code):
+            doom(slot, socketError: code)
         }
     }
 

@@ -118,6 +118,12 @@ extension Worker {
         }
     }
 
+    /// The same for one whose socket has failed with `code` (errno). TCP_USER_TIMEOUT ends a client that is silent as a
+    /// ping without an answer does.
+    mutating func doom(_ slot: UInt32, socketError code: Int32) {
+        doom(slot, code == ETIMEDOUT ? .timeout : .socketError)
+    }
+
     /// Removes the doomed, as many as there is time for, and one at the least.
     mutating func removeDoomed() {
         var next = 0

@@ -19,7 +19,7 @@ extension Worker {
             take(slot, unsafe receiveBuffer.prefix(count).bytes)
         case .end: ended(slot)
         case .wouldBlock: break
-        case .failed(let code): doom(slot, code == ETIMEDOUT ? .timeout : .socketError)
+        case .failed(let code): doom(slot, socketError: code)
         }
     }
 
@@ -44,7 +44,7 @@ extension Worker {
         switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: share.bytes) {
         case .bytes, .wouldBlock: break
         case .end: ended(slot)
-        case .failed(let code): doom(slot, code == ETIMEDOUT ? .timeout : .socketError)
+        case .failed(let code): doom(slot, socketError: code)
         }
     }
 

@@ -48,8 +48,8 @@ extension Worker {
                 account(slot)
             case .wouldBlock:
                 break
-            case .failed:
-                doom(slot, .socketError)
+            case .failed(let code):
+                doom(slot, socketError: code)
                 return
             }
         }

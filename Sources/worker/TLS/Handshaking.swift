@@ -38,8 +38,8 @@ extension Worker {
             doom(slot, .peerGone)
         case .wouldBlock:
             break
-        case .failed:
-            doom(slot, .socketError)
+        case .failed(let code):
+            doom(slot, socketError: code)
         }
     }
 
@@ -77,8 +77,8 @@ extension Worker {
             doom(slot, .peerGone)
         case .wouldBlock:
             break
-        case .failed:
-            doom(slot, .socketError)
+        case .failed(let code):
+            doom(slot, socketError: code)
         }
     }
 

@@ -21,7 +21,7 @@ extension Worker {
         unsafe sessions[session].keep(receiveBuffer.prefix(kept))
         switch received {
         case .end: ended(slot)
-        case .failed(let code): doom(slot, code == ETIMEDOUT ? .timeout : .socketError)
+        case .failed(let code): doom(slot, socketError: code)
         case .bytes, .wouldBlock: break
         }
     }

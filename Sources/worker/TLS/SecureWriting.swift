@@ -96,8 +96,8 @@ extension Worker {
             account(slot)
         case .wouldBlock:
             break
-        case .failed:
-            doom(slot, .socketError)
+        case .failed(let code):
+            doom(slot, socketError: code)
         }
         return connections[slot].isServed && connections[slot].sealed.isEmpty
     }
@@ -115,8 +115,9 @@ extension Worker {
         if !connections[slot].outbox.isEmpty {
             gather.removeAll()
             connections[slot].outbox.gather(into: &gather, held.blocks)
-            guard case .bytes(let taken) = sealAndSend(slot) else {
-                doom(slot, .socketError)
+            let sent = sealAndSend(slot)
+            guard case .bytes(let taken) = sent else {
+                if case .failed(let code) = sent { doom(slot, socketError: code) }
                 return
             }
             connections[slot].outbox.consume(taken, &held.blocks)
