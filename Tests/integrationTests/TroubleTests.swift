@@ -57,7 +57,7 @@ import Testing
                 // The hanging worker's rooms finish no round but the one that was just being counted.
                 #expect(cut.contains(index) ? during[index] <= before[index] + 1 : during[index] > before[index] + 1)
             }
-            #expect(relay.process.errors.contains("worker hangs: killing it"))
+            try await relay.process.says("worker hangs: killing it")
             try await relay.healthy()
         }
     }

@@ -74,6 +74,20 @@ struct Admin: Sendable {
         #expect(answer["content-type"] == "text/plain; version=0.0.4; charset=utf-8")
         return try PrometheusText(answer.body)
     }
+
+    /// Waits until these are the values of these metrics: some things are counted after their clients hear of them.
+    func counts(_ values: [String: Double]) async throws {
+        var found: [String: Double] = [:]
+        do {
+            try await eventually("\(values)") {
+                let metrics = try await metrics()
+                found = Dictionary(uniqueKeysWithValues: values.keys.map { ($0, metrics[$0] ?? .nan) })
+                return found == values
+            }
+        } catch let error as TimedOut {
+            throw TimedOut(description: "\(error.description); there is \(found)")
+        }
+    }
 }
 
 extension Relay {

@@ -33,6 +33,13 @@ final class ChildProcess: Sendable {
     var output: String { String(decoding: outputBytes, as: UTF8.self) }
     var outputBytes: [UInt8] { state.withLock { $0.output } }
     var errors: String { state.withLock { String(decoding: $0.errors, as: UTF8.self) } }
+
+    /// Waits until `text` stands in `errors`: what a program logs arrives some time after what it does.
+    func says(_ text: String) async throws {
+        do { try await eventually("\"\(text)\"") { errors.contains(text) } } catch {
+            throw TimedOut(description: "\(error), in \(errors)")
+        }
+    }
     var end: End? { state.withLock { $0.end } }
 
     /// Starts a program with these variables, and PATH and LD_LIBRARY_PATH of this process.
