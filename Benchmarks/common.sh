@@ -23,6 +23,8 @@ fail() {
 # ---- processes ----
 
 started=()
+# A command for the end, after all that was started has ended.
+at_exit=()
 scratch=$(mktemp -d)
 
 # Ends one process that this script started: politely, then not.
@@ -48,6 +50,7 @@ clean_up() {
     local status=$? pid
     trap - EXIT
     for pid in "${started[@]}"; do end "$pid"; done
+    ((${#at_exit[@]} == 0)) || "${at_exit[@]}" || true
     rm -rf "$scratch"
     exit "$status"
 }
