@@ -10,6 +10,9 @@ struct TimedOut: Error, CustomStringConvertible {
 
 /// What a test waits for at the longest: a machine with two busy cores is slow, never that slow.
 let patienceSeconds = 20.0
+/// How often a test looks before it gives up, whatever the time: unit tests that compute for long leave the others,
+/// which share their few threads, without a look for seconds.
+let looksMin = 100
 
 /// Waits until `produce` gives a value.
 func awaited<Value>(
@@ -17,9 +20,13 @@ func awaited<Value>(
 ) async throws -> Value {
     let clock = ContinuousClock()
     let deadline = clock.now + .seconds(seconds)
+    var looks = 0
     while true {
         if let value = try await produce() { return value }
-        guard clock.now < deadline else { throw TimedOut(description: "not in \(seconds) s: \(what)") }
+        looks += 1
+        guard clock.now < deadline || looks < looksMin else {
+            throw TimedOut(description: "not in \(seconds) s: \(what)")
+        }
         try await Task.sleep(for: .milliseconds(4))
     }
 }
