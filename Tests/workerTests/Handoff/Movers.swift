@@ -51,13 +51,50 @@ final class Mover {
 
     /// Takes a client's connection in, as if it had been accepted.
     func accept(_ client: Client, isSecure: Bool = false) throws {
-        let (socket, far) = try StreamPair().split()
-        client.socket = far
-        _ = try fixture.adopt(socket, isSecure: isSecure)
+        _ = try fixture.accept(client, isSecure: isSecure)
+    }
+
+    /// Opens a room of so many who have joined.
+    ///
+    /// - Returns: the clients' ends, which stay open as long as the worker.
+    func openRoom(_ name: String, members count: Int) throws -> [Int32] {
+        let room = fixture.openRoom(name)
+        let clients = try (0..<count).map { _ in
+            let (slot, client) = try fixture.enter(room)
+            fixture.worker.watchAsMember(slot)
+            return client
+        }
+        fixture.worker.tellHostKeys()
+        return clients
+    }
+
+    /// From here on each piece of work takes so long.
+    func setWork(nanoseconds: UInt64) {
+        fixture.worker.clock = TurnClock(now: fixture.worker.clock.now, stride: nanoseconds)
     }
 
     /// Lets some seconds pass one by one, for timers alone.
     func pass(seconds: UInt32) { fixture.pass(seconds: seconds) }
+}
+
+extension WorkerFixture {
+    /// Takes a client's connection in, as if it had been accepted.
+    mutating func accept(_ client: Client, isSecure: Bool) throws -> UInt32 {
+        let (socket, far) = try StreamPair().split()
+        client.socket = far
+        return try adopt(socket, isSecure: isSecure)
+    }
+
+    /// Takes clients in that speak TLS, and have said all that they say before they are answered.
+    mutating func acceptSecurely(_ count: Int) throws -> [(slot: UInt32, client: Client)] {
+        var accepted: [(slot: UInt32, client: Client)] = []
+        for _ in 0..<count {
+            let client = Client(isSecure: true)
+            accepted.append((try accept(client, isSecure: true), client))
+            client.exchange()
+        }
+        return accepted
+    }
 }
 
 /// Workers that serve, and those that they leave to.

@@ -41,9 +41,7 @@ private struct Fixture: ~Copyable {
     /// Rooms of two.
     mutating func openRooms(_ count: Int) throws {
         for number in 0..<count {
-            _ = worker.memory.rooms.take(max: .max)
-            let room = worker.openRoom(
-                Array("room \(number)".utf8), hostKey: [UInt8](repeating: 1, count: Limits.publicKeyBytes), source: 1)
+            let room = inner.openRoom("room \(number)")
             for _ in 0..<2 {
                 let (slot, client) = try inner.open()
                 worker.enter(slot, room)
@@ -53,6 +51,28 @@ private struct Fixture: ~Copyable {
             }
         }
         worker.tellHostKeys()
+    }
+
+    /// The same of clients that speak TLS and have all that their handshakes bring.
+    mutating func openSecureRooms(_ count: Int) throws -> [Client] {
+        var clients: [Client] = []
+        for number in 0..<count {
+            let room = inner.openRoom("room \(number)")
+            for (slot, client) in try inner.acceptSecurely(2) {
+                for _ in 0..<20 where worker.connections[slot].phase != .request || !client.isConnected {
+                    turn()
+                    client.exchange()
+                }
+                try #require(client.isConnected)
+                worker.connections[slot].phase = .open
+                worker.startLiveness(slot)
+                worker.enter(slot, room)
+                worker.watchAsMember(slot)
+                clients.append(client)
+            }
+        }
+        worker.tellHostKeys()
+        return clients
     }
 
     func send(_ bytes: [UInt8], from index: Int) throws {
@@ -141,15 +161,7 @@ private let message = Frame(opcode: Frame.binary, payload: [1, 2, 3]).masked([1,
         options.tlsContext = try makeContext()
         options.workNanoseconds = millisecond
         var inner = try WorkerFixture(options, try SharedMemory.create(in: try SharedMemory.makeFile()))
-        var clients: [Client] = []
-        for _ in 0..<40 {
-            let client = Client(isSecure: true)
-            let (socket, far) = try StreamPair().split()
-            client.socket = far
-            _ = try inner.adopt(socket, isSecure: true)
-            client.exchange()
-            clients.append(client)
-        }
+        let clients = try inner.acceptSecurely(40).map(\.client)
         var connected = 0
         for _ in 0..<200 where connected < clients.count {
             inner.worker.turn(waiting: 0)
@@ -159,6 +171,32 @@ private let message = Frame(opcode: Frame.binary, payload: [1, 2, 3]).masked([1,
             connected = count
         }
         #expect(connected == clients.count)
+    }
+
+    @Test func `settles after 4 ms of records, and serves 600 members who have sent one in turn`() throws {
+        var options = WorkerFixture.Options()
+        options.tlsContext = try makeContext()
+        // No time goes by in the handshakes: members would have to pay for them first.
+        var fixture = try Fixture(options, nanoseconds: 0)
+        let clients = try fixture.openSecureRooms(300)
+        fixture.worker.clock = TurnClock(now: fixture.worker.clock.now, stride: millisecond)
+        for client in clients {
+            client.say(Frame(opcode: Frame.ping, payload: [1]))
+            client.exchange()
+        }
+        // Tickets came with the handshakes.
+        var pongs = clients.map(\.received.count)
+        var turns: [[Int]] = []
+        for _ in 0..<(600 / pieces + 4) {
+            fixture.turn()
+            for client in clients { client.exchange() }
+            turns.append(clients.indices.filter { clients[$0].received.count > pongs[$0] })
+            pongs = clients.map(\.received.count)
+        }
+        turns.removeAll(where: \.isEmpty)
+        #expect(turns.allSatisfy { $0.count <= pieces })
+        #expect(turns.flatMap(\.self).sorted() == Array(0..<600))
+        #expect(clients.allSatisfy { Frame.parse($0.received) == [Frame(opcode: Frame.pong, payload: [1])] })
     }
 
     @Test func `settles after 4 ms of timers, and runs the others in later turns`() throws {
@@ -207,6 +245,59 @@ private let message = Frame(opcode: Frame.binary, payload: [1, 2, 3]).masked([1,
         }
         #expect(taken.allSatisfy { $0 <= pieces })
         #expect(taken.reduce(0, +) == sent)
+    }
+
+    @Test func `settles after 2 ms of members who leave, and sends the others of their room in later turns`() throws {
+        var options = WorkerFixture.Options()
+        options.configuration.clientsPerRoomMax = 600
+        let generations = try Generations(1, options)
+        let old = generations.old[0]
+        let clients = try old.openRoom("room", members: 600)
+        try generations.prepare(1)
+        try generations.route()
+        let most = Limits.turnMigrationNanoseconds / millisecond
+        old.setWork(nanoseconds: millisecond)
+        var moved: [UInt64] = []
+        while old.page[.roomsMovedOut] == 0 && moved.count < 1000 {
+            let before = old.page[.membersMovedOut]
+            generations.turn()
+            moved.append(old.page[.membersMovedOut] - before)
+        }
+        #expect(moved.allSatisfy { $0 <= most })
+        #expect(moved.reduce(0, +) == 600)
+        // Nobody was left on the way, and nobody came twice.
+        generations.turn(2)
+        let new = generations.new[0]
+        #expect(old.gauges == [0, 0, 0] && new.gauges == [1, 600, 600] && new.arrivingRooms == 0)
+        for client in clients { give(ping, to: client) }
+        generations.turn(4)
+        var buffer = [UInt8](repeating: 0, count: 64)
+        #expect(clients.allSatisfy { recv($0, &buffer, buffer.count, 0) == 3 })
+    }
+
+    @Test func `settles after 4 ms of members who arrive, and takes the others in later turns`() throws {
+        var options = WorkerFixture.Options()
+        options.inboxBytes = 4 << 20
+        let generations = try Generations(1, options)
+        let old = generations.old[0]
+        let clients = try old.openRoom("room", members: 100)
+        try generations.prepare(1)
+        let new = generations.new[0]
+        try generations.route()
+        for _ in 0..<10 { old.turn() }
+        let sent = old.page[.membersMovedOut]
+        try #require(sent > 5 * UInt64(pieces))
+        new.setWork(nanoseconds: millisecond)
+        var taken: [UInt64] = []
+        while new.page[.membersMovedIn] < sent && taken.count < 200 {
+            let before = new.page[.membersMovedIn]
+            new.turn()
+            taken.append(new.page[.membersMovedIn] - before)
+        }
+        #expect(taken.allSatisfy { $0 <= UInt64(pieces) })
+        #expect(taken.reduce(0, +) == sent)
+        for _ in 0..<200 where new.page[.roomsMovedIn] == 0 { generations.turn() }
+        #expect(old.gauges == [0, 0, 0] && new.gauges == [1, UInt64(clients.count), UInt64(clients.count)])
     }
 
     @Test func `flushes rooms for 4 ms, and the others in later turns, in their order`() throws {
@@ -278,16 +369,8 @@ private let message = Frame(opcode: Frame.binary, payload: [1, 2, 3]).masked([1,
         options.tlsContext = try makeContext()
         options.configuration.joinsPerSecondPerAddress = 0
         var inner = try WorkerFixture(options, try SharedMemory.create(in: try SharedMemory.makeFile()))
-        var clients: [Client] = []
         // More than a turn has steps for, and all say all that they say at once.
-        for _ in 0..<(3 * Limits.tlsHandshakeStepsPerTurnMax) {
-            let client = Client(isSecure: true)
-            let (socket, far) = try StreamPair().split()
-            client.socket = far
-            _ = try inner.adopt(socket, isSecure: true)
-            client.exchange()
-            clients.append(client)
-        }
+        let clients = try inner.acceptSecurely(3 * Limits.tlsHandshakeStepsPerTurnMax).map(\.client)
         for _ in 0..<40 where !clients.allSatisfy({ $0.status == 101 }) {
             inner.worker.turn(waiting: 0)
             for (number, client) in clients.enumerated() {
