@@ -115,6 +115,7 @@ final class Relay {
     private let isBusy: Bool
     /// What a worker may hold, bytes; nil: as configured.
     private let memoryBytes: Int?
+    private let flushPieceMembers: Int
     private let tlsContext: TLSContext
     /// CLOCK_MONOTONIC of this world, nanoseconds: far ahead of the machine's, and the same in each execution.
     private(set) var time: UInt64 = 1_000_000_000_000_000_000
@@ -126,10 +127,14 @@ final class Relay {
     private(set) var isDraining = false
     private(set) var hasKilled = false
 
-    init(_ configuration: Configuration, workers: Int, isBusy: Bool, memoryBytes: Int?, tlsContext: TLSContext) {
+    init(
+        _ configuration: Configuration, workers: Int, isBusy: Bool, memoryBytes: Int?, flushPieceMembers: Int,
+        tlsContext: TLSContext
+    ) {
         self.configuration = configuration
         self.isBusy = isBusy
         self.memoryBytes = memoryBytes
+        self.flushPieceMembers = flushPieceMembers
         self.tlsContext = tlsContext
         places = makePlaces(Array(0..<workers))
         for place in places { launch(place) }
@@ -245,6 +250,7 @@ final class Relay {
         place.page.zeroGauges()
         place.page.state = .serving
         place.process?.worker.begin(at: time, isBusy: isBusy, memoryBytes: memoryBytes)
+        place.process?.worker.flushPieceMembers = flushPieceMembers
         if isLeaver {
             sendRoute(to: place, leaves: true)
             if change?.stage == .moving { place.tell(.lastCall) }

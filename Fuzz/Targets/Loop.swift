@@ -167,7 +167,8 @@ private final class Execution {
         }
         relay = Relay(
             configuration, workers: 1 + Int(settings[0] & 1), isBusy: settings[0] & 2 != 0,
-            memoryBytes: settings[2] & 8 != 0 ? 300_000 : nil, tlsContext: tlsContext)
+            memoryBytes: settings[2] & 8 != 0 ? 300_000 : nil,
+            flushPieceMembers: settings[2] & 16 != 0 ? 1 : Limits.flushPieceMembers, tlsContext: tlsContext)
         dropsBefore = Self.drops
     }
 
@@ -559,6 +560,7 @@ extension Worker {
         claim(activeBatches.isEmpty && spareBatches.count == batches.count, "a batch is not spare")
         claim(touched.isEmpty && doomed.isEmpty && departing == 0, "somebody is touched, doomed or departing")
         claim(unanswered.isEmpty && handovers.isEmpty && pauses.count == 0, "somebody waits")
+        claim(laterJoins.isEmpty && !areJoinsDue, "a join waits")
         claim(arrivingRooms == 0 && survivingKeys.isEmpty && isInboxEmpty, "something is to come")
         claim(hostKeyReports.isEmpty, "something is to be told")
         claim(awaiting.roomsWaitedFor.isEmpty, "somebody waits for a room")
@@ -623,6 +625,17 @@ func initialize(_: UnsafeMutableRawPointer?, _: UnsafeMutableRawPointer?) -> CIn
         script([1, 0, 2, 0], mixed + talk + change + talk),
         script([1, 0, 1, 0], mixed + talk + change + [(.kill, 0, 1, 0)] + talk + room([0, 0])),
         script([3, 0, 1, 0], mixed + talk + [(.stride, 5, 0, 0)] + talk + change + talk),
+        // Rooms that are sent to in pieces, while some come and go, read slowly, or move.
+        script(
+            [3, 0, 17, 0],
+            room([0, 1, 0, 0, 0, 0]) + [(.stride, 5, 0, 0)] + talk + [(.data, 0, 9, 1), (.exchange, 255, 0, 0)]
+                + [(.turn, 255, 0, 0), (.data, 3, 9, 1), (.hangUp, 1, 0, 0), (.exchange, 255, 0, 0)]
+                + [(.turn, 255, 0, 0)] + room([0, 0]).dropFirst() + talk + change + talk),
+        script(
+            [1, 0, 16, 0],
+            room([0, 16, 17, 0, 0]) + [(.stride, 5, 0, 0), (.read, 1, 1, 0), (.data, 0, 12, 60), (.voice, 0, 6, 70)]
+                + talk + [(.exchange, 255, 0, 0), (.turn, 255, 0, 0), (.close, 3, 0, 0), (.data, 4, 12, 60)] + change
+                + talk),
         // Slow readers: they are closed, or their voice is dropped.
         script(
             [0, 1, 1, 0],

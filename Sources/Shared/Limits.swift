@@ -79,6 +79,15 @@ package enum Limits {
     package static let turnTimersNanosecondsMin: UInt64 = 500_000
     /// Time for what goes out: rooms' batches, answers, removals.
     package static let turnOutputNanoseconds: UInt64 = 4_000_000
+    /// The least of it for rooms of many, which come behind the others: they are sent to in pieces.
+    package static let turnLargeRoomsNanosecondsMin: UInt64 = 1_000_000
+    /// Members that are sent a room's batch between two looks at the clock: half a millisecond. With fewer, a look is
+    /// more of the cost; with more, a turn is that much longer. Rooms of no more than so many are sent to in one piece.
+    package static let flushPieceMembers = 64
+    /// Bytes that are sent between two looks, where batches are large.
+    package static let flushPieceBytes = 1 << 20
+    /// Joins that have waited for a room of many to be sent to, and are looked at again: as costly as an accept.
+    package static let laterJoinsPerTurnMax = 32
     /// Time for rooms that migrate. One member is exported whole, whatever waits for it.
     package static let turnMigrationNanoseconds: UInt64 = 2_000_000
     /// Time that one round over all ready connections should take: each has an equal share of it. Connections that cost

@@ -24,6 +24,8 @@ struct WorkerFixture: ~Copyable {
         var inboxBytes: Int32 = 65_536
         /// What each piece of work takes: the time between two looks at the clock.
         var workNanoseconds: UInt64 = 0
+        /// Members of a room that are sent to between two looks at the clock.
+        var flushPieceMembers = Limits.flushPieceMembers
         /// For an hour, whatever it does.
         var isBusy = false
     }
@@ -68,6 +70,7 @@ struct WorkerFixture: ~Copyable {
         worker.held.budget.takeFloor()
         // Its turns take no time, so that each does all there is, however slow the machine.
         worker.clock = TurnClock(now: worker.now, stride: options.workNanoseconds)
+        worker.flushPieceMembers = options.flushPieceMembers
         if options.isBusy { worker.makeBusy() }
     }
 

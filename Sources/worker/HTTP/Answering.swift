@@ -4,9 +4,15 @@ import Shared
 
 extension Worker {
     /// Answers the requests that have come whole, as many as one service answers; the others wait for the next, unread.
-    /// A room that somebody joins is flushed first: what was said before is not for the one who comes.
+    /// What was said before in a room that somebody joins is not for the one who comes.
     mutating func serveRequests(_ slot: UInt32) {
-        while let room = answerRequests(slot) { flushRoom(room) }
+        while let room = answerRequests(slot) {
+            guard !mustJoinLater(room) else {
+                joinLater(slot, room)
+                return
+            }
+            closeBatch(of: room)
+        }
     }
 
     /// Lets a connection's requests wait for a later service.

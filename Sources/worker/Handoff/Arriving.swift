@@ -104,7 +104,7 @@ extension Worker {
             arrivingRooms += 1
         }
         // Who speaks in a batch is known by the slot alone: whoever gets one must not be taken for who had it before.
-        flushRoom(room)
+        closeBatch(of: room)
         connections[slot].room = room
         connections[slot].place = rooms[room].add(slot)
         held.shares.retain(rooms[room].share)

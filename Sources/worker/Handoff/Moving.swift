@@ -153,6 +153,11 @@ extension Worker {
         self.leaving?.nextRoom = room
         let owner = placement.owner(of: rooms[room].id)
         guard clinux_unread_bytes(outboxes[owner]) <= Limits.moveUnreadBytesMax else { return false }
+        // A room of many is sent what was said in pieces, in later turns.
+        guard !quieten(room) else {
+            self.leaving?.isCutShort = true
+            return false
+        }
         // What was said before goes the old way, and who is about to be closed does not move.
         while rooms.isOccupied(room) && (rooms[room].batch != nil || !doomed.isEmpty) {
             flushRoom(room)

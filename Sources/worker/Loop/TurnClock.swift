@@ -52,6 +52,11 @@ struct TurnClock {
         deadline = max(end, now + least)
     }
 
+    /// Gives a source of work within a part of the turn its least, though others in front of it may have taken all.
+    mutating func extend(least: UInt64) {
+        deadline = max(deadline, now + least)
+    }
+
     /// Whether the allotment was over at the last look.
     var isOver: Bool { now >= deadline }
     /// Nanoseconds that were left of the allotment at the last look.

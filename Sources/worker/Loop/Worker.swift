@@ -83,6 +83,11 @@ struct Worker: ~Copyable {
     var activeBatches: [UInt32] = []
     /// Those of them that wait for a later turn to gather more, since the rooms were last flushed.
     var heldBatches = 0
+    /// Members that are sent a batch between two looks at the clock; rooms of more are flushed in pieces.
+    var flushPieceMembers = Limits.flushPieceMembers
+    /// Connections whose joins wait for a batch to be begun, and whether one has been since.
+    var laterJoins: [SlotID] = []
+    var areJoinsDue = false
     /// Members that could not take all of the batch that is being sent.
     var waiters: [Waiter] = []
     var touched: [UInt32] = []
@@ -326,7 +331,7 @@ struct Worker: ~Copyable {
             return
         }
         if event.isWritable { resumeWriting(id.slot) }
-        guard event.isReadable, connections[id.slot].debt.mayBeServed(share) else { return }
+        guard event.isReadable, isRead(id.slot), connections[id.slot].debt.mayBeServed(share) else { return }
         read(id.slot)
         connections[id.slot].debt.charge(lookAtClock(), share)
     }
@@ -400,7 +405,9 @@ struct Worker: ~Copyable {
 
     /// Whether something is to be sent or removed that does not wait for more.
     @inline(__always)
-    private var hasOutput: Bool { activeBatches.count > heldBatches || !touched.isEmpty || !doomed.isEmpty }
+    private var hasOutput: Bool {
+        activeBatches.count > heldBatches || !touched.isEmpty || !doomed.isEmpty || areJoinsDue
+    }
 
     /// Flushes what the turn has brought forth and removes what is to go, until neither step produces new work or the
     /// time is over: a leave is said to those who stay, and saying it may find another connection broken.
@@ -414,6 +421,7 @@ struct Worker: ~Copyable {
         clock.allot(Limits.turnOutputNanoseconds)
         repeat {
             flushRooms()
+            if areJoinsDue { joinDue() }
             flushTouched()
             removeDoomed()
             relieveMemory()

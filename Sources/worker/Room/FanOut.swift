@@ -40,7 +40,7 @@ extension Worker {
         return batches[batch].byteCount < Limits.batchBytesMax
     }
 
-    /// Whether a room's batch must be flushed before anything more is said.
+    /// Whether a room's batch must be flushed, or begun to be, before anything more is said.
     @inline(__always)
     func isBatchFull(_ room: UInt32) -> Bool {
         guard room != Room.none, let batch = rooms[room].batch else { return false }
@@ -91,33 +91,57 @@ extension Worker {
         return batch
     }
 
-    /// Sends a room's batch now, if it has one: before somebody joins, so that what was said before is not for them, and
-    /// when the batch is large.
+    /// Sends a room's batch now, if it has one, and what has been begun of the one before: before somebody joins, so that
+    /// what was said before is not for them, and when the batch is large.
     mutating func flushRoom(_ room: UInt32) {
-        guard let batch = rooms[room].batch else { return }
+        finishFlush(room)
+        guard rooms[room].batch != nil else { return }
+        beginFlush(room)
+        finishFlush(room)
+    }
+
+    /// Sends the rest of the batch that is being sent, if there is one.
+    mutating func finishFlush(_ room: UInt32) {
+        if rooms[room].flush != nil { flushPiece(of: room, membersMax: rooms[room].members.count) }
+    }
+
+    /// Sends so many more members what is being sent in a room.
+    mutating func flushPiece(of room: UInt32, membersMax: Int) {
+        guard let part = rooms[room].flush else { return }
+        let batch = part.batch
         let delivered = tally.delivered
-        for place in 0..<rooms[room].members.count {
+        let stop = min(part.end, part.next + membersMax)
+        for place in part.next..<stop {
             deliver(batch, to: rooms[room].members[place])
         }
         chargeSenders(of: batch, lookAtClock())
         // Memory stays with a few batches, so that the steady state allocates nothing.
         let kept = batch < Limits.batchesRetained ? Limits.batchBytesRetainedMax : Limits.batchBytesKeptMax
-        let memoryShare = rooms[room].share
-        if !waiters.isEmpty { queue(batch, share: memoryShare, kept: kept) }
-        batches[batch].voice.removeAll(keeping: kept)
-        batches[batch].data.removeAll(keeping: kept)
-        settleCharge(of: batch, memoryShare)
-        batches[batch].room = Room.none
-        rooms[room].batch = nil
-        rooms[room].pace.addSend(at: now)
-        let wasHeld = batches[batch].isHeld
-        batches[batch].isHeld = false
-        if batches[batch].openedAt != now {
-            if wasHeld { page.add(1, to: .batchesHeld) }
-            guard tally.delivered > delivered else { return }
+        let isLast = stop == part.end
+        // The bytes stay with the batch as long as others are to be sent them.
+        if !waiters.isEmpty { queue(batch, share: rooms[room].share, kept: isLast ? kept : .max) }
+        if batches[batch].openedAt != now && tally.delivered > delivered {
             tally.heldDelivered += tally.delivered - delivered
             tally.heldSince = min(tally.heldSince, batches[batch].openedAt)
         }
+        guard isLast else {
+            rooms[room].flush?.next = stop
+            return
+        }
+        rooms[room].flush = nil
+        endFlush(of: batch, room, kept: kept)
+    }
+
+    /// All members have been sent it: the batch is spare.
+    private mutating func endFlush(of batch: UInt32, _ room: UInt32, kept: Int) {
+        if batches[batch].waitedVoice + batches[batch].waitedData > 0 { releaseBlocks(of: batch) }
+        batches[batch].voice.removeAll(keeping: kept)
+        batches[batch].data.removeAll(keeping: kept)
+        settleCharge(of: batch, rooms[room].share)
+        batches[batch].room = Room.none
+        rooms[room].pace.addSend(at: now)
+        if batches[batch].isHeld && batches[batch].openedAt != now { page.add(1, to: .batchesHeld) }
+        batches[batch].isHeld = false
     }
 
     /// Charges what a flush has cost to those who said what was flushed.
@@ -237,13 +261,27 @@ extension Worker {
             voice += waiter.voiceLeft
             data += waiter.dataLeft
         }
-        let voiceBlock = shareVoice(of: batch, needed: voice, share: share, kept: kept)
-        let dataBlock = shareData(of: batch, needed: data, share: share, kept: kept)
+        batches[batch].waitedVoice += voice
+        batches[batch].waitedData += data
+        if batches[batch].voiceBlock == nil {
+            let needed = batches[batch].waitedVoice
+            batches[batch].voiceBlock = shareVoice(of: batch, needed: needed, share: share, kept: kept)
+        }
+        if batches[batch].dataBlock == nil {
+            let needed = batches[batch].waitedData
+            batches[batch].dataBlock = shareData(of: batch, needed: needed, share: share, kept: kept)
+        }
+        let (voiceBlock, dataBlock) = (batches[batch].voiceBlock, batches[batch].dataBlock)
         for waiter in waiters { queue(batch, for: waiter, voiceBlock, dataBlock) }
-        if let voiceBlock { held.blocks.release(voiceBlock) }
-        if let dataBlock { held.blocks.release(dataBlock) }
-        if held.blocks.hasFreed { accountFreedBlocks() }
         waiters.removeAll(keepingCapacity: true)
+    }
+
+    /// Nobody more is given a part of them.
+    private mutating func releaseBlocks(of batch: UInt32) {
+        (batches[batch].waitedVoice, batches[batch].waitedData) = (0, 0)
+        if let block = batches[batch].voiceBlock.take() { held.blocks.release(block) }
+        if let block = batches[batch].dataBlock.take() { held.blocks.release(block) }
+        if held.blocks.hasFreed { accountFreedBlocks() }
     }
 
     /// Makes a block of the batch's voice, with one reference, if members who wait need more of it than there is.

@@ -13,34 +13,46 @@ extension Worker {
     /// Sends rooms' batches, as many as there is time for, and one at the least. Those that are held back stay in
     /// `activeBatches`, and are looked at in each turn; so do those for which the time was short, in their order.
     mutating func flushRooms() {
-        var (kept, held, flushed) = (0, 0, 0)
+        var (held, flushed, hasLarge) = (0, 0, false)
         for index in activeBatches.indices {
             let batch = activeBatches[index]
             let room = batches[batch].room
-            // One without a room was flushed ahead of the turn's end, and is spare.
-            if room != Room.none {
-                let isHeld = holdsBack(batch, of: room)
-                guard !isHeld && (flushed == 0 || !clock.isOver) else {
-                    activeBatches[kept] = batch
-                    kept += 1
-                    if isHeld {
-                        held += 1
-                        batches[batch].isHeld = true
-                    }
-                    continue
-                }
+            // One without a room was flushed ahead of the turn's end.
+            guard room != Room.none else { continue }
+            if holdsBack(batch, of: room) {
+                held += 1
+                batches[batch].isHeld = true
+            } else if isFlushedInPieces(room) {
+                hasLarge = true
+            } else if flushed == 0 || !clock.isOver {
                 flushRoom(room)
                 flushed += 1
             }
-            spareBatches.append(batch)
         }
-        activeBatches.removeLast(activeBatches.count - kept)
+        if hasLarge { flushPieces() }
+        sortOutBatches()
         heldBatches = held
     }
 
+    /// Batches without a room are spare from here on.
+    private mutating func sortOutBatches() {
+        var kept = 0
+        for index in activeBatches.indices {
+            let batch = activeBatches[index]
+            if batches[batch].room == Room.none {
+                spareBatches.append(batch)
+            } else {
+                activeBatches[kept] = batch
+                kept += 1
+            }
+        }
+        activeBatches.removeLast(activeBatches.count - kept)
+    }
+
+    /// Whether a batch is to wait for more. One behind another that is being sent waits for that in any case.
     @inline(__always)
-    private func holdsBack(_ batch: UInt32, of room: UInt32) -> Bool {
-        load.isBusy && batches[batch].voice.frames == 0
+    func holdsBack(_ batch: UInt32, of room: UInt32) -> Bool {
+        load.isBusy && batches[batch].voice.frames == 0 && rooms[room].flush == nil
             && batches[batch].data.bytes.count < Limits.dataSendBytes
             && batches[batch].data.longestFrame < Limits.dataSendMessageBytes
             && rooms[room].pace.isAhead(at: now) && !isLeaving && drainDeadline == nil

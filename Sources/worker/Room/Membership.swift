@@ -30,7 +30,7 @@ extension Worker {
     /// Puts a connection into a room.
     mutating func enter(_ slot: UInt32, _ room: UInt32) {
         // What was said before is not for the one who comes.
-        flushRoom(room)
+        closeBatch(of: room)
         connections[slot].room = room
         connections[slot].place = rooms[room].add(slot)
         held.shares.retain(rooms[room].share)
@@ -57,8 +57,10 @@ extension Worker {
 
     private mutating func detach(_ slot: UInt32) {
         let room = connections[slot].room
-        let place = connections[slot].place
-        if let moved = rooms[room].remove(at: place) { connections[moved].place = place }
+        let changed = rooms[room].remove(at: connections[slot].place)
+        for index in changed.indices where changed[index] != Room.none {
+            connections[rooms[room].members[Int(changed[index])]].place = changed[index]
+        }
         connections[slot].room = Room.none
         connections[slot].peerID = []
         page[.clients] -= 1

@@ -14,6 +14,14 @@ struct Room: ~Copyable, Timed {
     private(set) var members: [UInt32] = []
     /// What has been said and not been sent yet.
     var batch: UInt32?
+    /// What was said before it, and has been sent to some of the members.
+    var flush: PartFlush?
+    /// While `flush` goes on the next batch has become full: members are not read.
+    var isFull = false
+    /// The turn in which it was this room's turn to move, CLOCK_MONOTONIC nanoseconds: since then members are not read.
+    var quietSince: UInt64?
+    /// Whether joins wait until the next batch is begun (FlushingInPieces.swift).
+    var isAwaited = false
     /// How often of late members were sent what was said.
     var pace = SendPace()
     /// Whether it is on its way from or to another worker: nothing is read or written until all of it has gone or come.
@@ -42,17 +50,50 @@ struct Room: ~Copyable, Timed {
 
     /// Takes all members out, in their order.
     mutating func removeAll() -> [UInt32] {
+        precondition(flush == nil, "what was said is sent to all members first")
         defer { members.removeAll() }
         return members
     }
 
-    /// Removes the member at a place. The last member takes the place: it is returned, if there is one.
-    mutating func remove(at place: UInt32) -> UInt32? {
-        let last = members.removeLast()
-        guard place < members.count else { return nil }
-        members[Int(place)] = last
-        return last
+    /// Removes the member at a place, which the last member takes. While a flush goes on the last of those who have been
+    /// sent it takes the place, the last of those who are still to be sent it takes that one's, and so on: nobody goes
+    /// from one part to another.
+    ///
+    /// - Returns: the places that have another member now; `Room.none` where they are fewer.
+    mutating func remove(at place: UInt32) -> [3 of UInt32] {
+        var changed = [3 of UInt32](repeating: Room.none)
+        var hole = Int(place)
+        if var part = flush {
+            if hole < part.next {
+                part.next -= 1
+                fill(&hole, from: part.next, &changed[0])
+            }
+            if hole < part.end {
+                part.end -= 1
+                fill(&hole, from: part.end, &changed[1])
+            }
+            flush = part
+        }
+        fill(&hole, from: members.count - 1, &changed[2])
+        members.removeLast()
+        return changed
     }
+
+    private mutating func fill(_ hole: inout Int, from last: Int, _ changed: inout UInt32) {
+        guard hole != last else { return }
+        members[hole] = members[last]
+        changed = UInt32(hole)
+        hole = last
+    }
+}
+
+/// How far a batch has been sent to a room's members.
+struct PartFlush {
+    let batch: UInt32
+    /// Places of members. Those before `next` have been sent it; those from `end` on have come later, and it is not for
+    /// them.
+    var next = 0
+    var end: Int
 }
 
 /// A room's id as a key: opaque bytes, compared as such.

@@ -105,6 +105,14 @@ struct RoomBatch: ~Copyable {
     /// Whether it has been held back to gather more.
     var isHeld = false
 
+    /// What members wait for of it while others are still to be sent it: each has a reference of the batch's own
+    /// (SharedBlocks).
+    var voiceBlock: UInt32?
+    var dataBlock: UInt32?
+    /// Bytes that members have waited for so far.
+    var waitedVoice = 0
+    var waitedData = 0
+
     /// Memory that its room's share is charged with; what a batch keeps between turns is nobody's.
     var chargedBytes = 0
     /// Memory that it keeps between turns.

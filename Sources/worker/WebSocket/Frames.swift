@@ -4,13 +4,14 @@ import Shared
 
 extension Worker {
     /// Takes what came on an open connection. A batch that is full ends the input, is flushed, and the input goes on:
-    /// so nobody else is served in the middle of it, and a batch grows by one message over its bound at the most.
+    /// so nobody else is served in the middle of it, and a batch grows by one message over its bound at the most. (In a
+    /// room of many, by what one read has brought: FlushingInPieces.swift.)
     mutating func takeFrames(_ slot: UInt32, _ bytes: RawSpan) {
         let before = tally.messagesReceived
         var offset = 0
         repeat {
             let room = connections[slot].room
-            if isBatchFull(room) { flushRoom(room) }
+            if isBatchFull(room) { makePlace(in: room) }
             receiveFrames(slot, bytes, &offset)
         } while offset < bytes.byteCount && connections[slot].phase == .open
         guard messageLimits.hasPace else { return }

@@ -39,6 +39,7 @@ final class Mover {
     var hasMoved: Bool { fixture.worker.leaving?.isDone == true }
     var isInTransit: Bool { fixture.worker.leaving?.transit != nil }
     var arrivingRooms: Int { worker.arrivingRooms }
+    var hasOutputLeft: Bool { !worker.activeBatches.isEmpty || !worker.touched.isEmpty }
 
     func turn() {
         fixture.worker.turn(waiting: 0)
@@ -121,6 +122,8 @@ final class Generations {
 
     var every: [Mover] { old + new }
     var haveMoved: Bool { old.allSatisfy(\.hasMoved) }
+    /// Whether something is on its way that the new workers have not read.
+    var haveUnread: Bool { new.contains { $0.arrivingRooms > 0 || !$0.worker.isInboxEmpty } }
 
     private func make(_ workers: Int) throws -> [Mover] {
         var options = options

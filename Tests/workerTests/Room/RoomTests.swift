@@ -16,7 +16,7 @@ import Testing
                 places[member] = room.add(member)
             } else if let (member, place) = places.randomElement(using: &random) {
                 places[member] = nil
-                if let moved = room.remove(at: place) { places[moved] = place }
+                take(room.remove(at: place), room, &places)
             }
             let members = room.members
             #expect(Set(members) == Set(places.keys), "seed \(seed), round \(round)")
@@ -26,14 +26,51 @@ import Testing
         }
     }
 
+    private func take(_ changed: [3 of UInt32], _ room: borrowing Room, _ places: inout [UInt32: UInt32]) {
+        for index in changed.indices where changed[index] != Room.none {
+            places[room.members[Int(changed[index])]] = changed[index]
+        }
+    }
+
+    @Test func `leaves everybody in the part that they are in while it is sent to, whoever leaves`() {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var random = SplitMix64(seed: seed)
+        for round in 0..<300 {
+            var room = Room(id: [1], hostKey: [2], share: 0, source: 0, now: 3)
+            var places: [UInt32: UInt32] = [:]
+            for member in 0..<UInt32.random(in: 1...12, using: &random) { places[member] = room.add(member) }
+            let next = Int.random(in: 0...places.count, using: &random)
+            room.flush = PartFlush(batch: 0, next: next, end: Int.random(in: next...places.count, using: &random))
+            for member in 100..<UInt32.random(in: 100...104, using: &random) { places[member] = room.add(member) }
+            while !places.isEmpty {
+                let before = parts(room)
+                guard let (member, place) = places.randomElement(using: &random) else { break }
+                places[member] = nil
+                take(room.remove(at: place), room, &places)
+                let after = parts(room)
+                #expect(after == before.map { $0.subtracting([member]) }, "seed \(seed), round \(round)")
+                let members = room.members
+                let isRight = places.allSatisfy { members[Int($1)] == $0 } && members.count == places.count
+                #expect(isRight, "seed \(seed), round \(round)")
+            }
+        }
+    }
+
+    /// Those who have been sent what was said, those who are still to be sent it, and those who have come later.
+    private func parts(_ room: borrowing Room) -> [Set<UInt32>] {
+        guard let part = room.flush else { return [] }
+        let members = room.members
+        return [members[..<part.next], members[part.next..<part.end], members[part.end...]].map { Set($0) }
+    }
+
     @Test func `moves nobody when the last to come leaves`() {
         var room = Room(id: [1], hostKey: [2], share: 0, source: 0, now: 3)
         let places = [room.add(7), room.add(8)]
         #expect(places == [0, 1])
-        let last = room.remove(at: 1)
-        #expect(last == nil)
-        let only = room.remove(at: 0)
-        #expect(only == nil)
+        for place in [1, 0] as [UInt32] {
+            let changed = room.remove(at: place)
+            #expect(changed.indices.allSatisfy { changed[$0] == Room.none })
+        }
         let isEmpty = room.members.isEmpty
         #expect(isEmpty)
     }

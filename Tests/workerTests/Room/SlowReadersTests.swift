@@ -64,6 +64,8 @@ private struct Reader {
             options.configuration.memoryBytesMax = 256 << 20
             options.configuration.backlogBytesMax = 64 << 20
             var fixture = try WorkerFixture(options, try SharedMemory.create(in: try SharedMemory.makeFile()))
+            // Whatever pieces the room is sent to in.
+            fixture.worker.flushPieceMembers = round == 0 ? 64 : Int(round)
             let room = fixture.openRoom("room")
             var readers: [Reader] = []
             for _ in 0..<6 { readers.append(try join(room, isSecure: isSecure, &fixture)) }
