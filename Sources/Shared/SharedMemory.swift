@@ -436,8 +436,9 @@ package struct Quota: Sendable {
     }
 }
 
-/// Bytes of RELAY_MAX_MEMORY that workers have taken. What a worker has is its `memoryGranted` as well, which the
-/// supervisor gives back when the worker is gone; one that ends between the two loses the relay one piece.
+/// Bytes of RELAY_MAX_MEMORY that workers have taken. What a worker has is its `memoryGranted` as well, never more than
+/// it has here, which the supervisor gives back when the worker is gone; what one that ends between the two has taken
+/// the supervisor finds when it compares (supervisor/MemoryAudit).
 package struct MemoryPool: Sendable {
     private let word: UncheckedWord
 
@@ -460,6 +461,15 @@ package struct MemoryPool: Sendable {
     /// Takes `bytes` whatever is taken: for a worker's floor.
     package func takeAnyhow(_ bytes: Int) {
         _ = word.word.add(UInt64(bytes))
+    }
+
+    /// Puts right what has been found wrong, by `excess` too much or, negative, too little. For the supervisor.
+    package func correct(by excess: Int64) {
+        if excess > 0 {
+            give(Int(clamping: excess))
+        } else if excess < 0 {
+            takeAnyhow(Int(clamping: excess.magnitude))
+        }
     }
 
     /// Gives back one's own, or a dead worker's. Never below none.

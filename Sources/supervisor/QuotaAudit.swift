@@ -5,6 +5,15 @@
 
 import Shared
 
+/// What all workers count together. The names are those of `relay_count_corrections_total`.
+enum CommonCount: Int, CaseIterable {
+    case rooms
+    case connections
+    case memory
+
+    var name: String { "\(self)" }
+}
+
 /// Looks at one count, a second apart.
 struct QuotaAudit: Equatable {
     /// By how much the count was too high (or, negative, too low) at the looks so far: the least.

@@ -79,6 +79,9 @@ final class Supervisor {
     private(set) var workerFaults = [UInt64](repeating: 0, count: WorkerFault.allCases.count)
     private var roomsAudit = QuotaAudit()
     private var connectionsAudit = QuotaAudit()
+    private var memoryAudit = MemoryAudit()
+    /// How often each of them was wrong, by `CommonCount`'s order.
+    private(set) var corrections = [UInt64](repeating: 0, count: CommonCount.allCases.count)
     private var faultLogRate = LogRate(perSecond: 1, burst: 5)
     private var starvedLogRate = LogRate(perSecond: 1, burst: 5)
 
@@ -562,7 +565,7 @@ final class Supervisor {
     /// move.
     private func auditQuotas() {
         guard change == nil else {
-            (roomsAudit, connectionsAudit) = (QuotaAudit(), QuotaAudit())
+            (roomsAudit, connectionsAudit, memoryAudit) = (QuotaAudit(), QuotaAudit(), MemoryAudit())
             return
         }
         let held = everyPlace.reduce(into: (rooms: UInt64(0), connections: UInt64(0))) { held, place in
@@ -575,10 +578,27 @@ final class Supervisor {
             count: memory.connections.count, held: held.connections, margin: margin)
         memory.rooms.correct(by: rooms)
         memory.connections.correct(by: connections)
-        guard rooms != 0 || connections != 0 else { return }
+        let bytes = auditMemory()
+        for (count, excess) in [(CommonCount.rooms, rooms), (.connections, connections), (.memory, bytes)]
+        where excess != 0 {
+            corrections[count.rawValue] &+= 1
+        }
+        guard rooms != 0 || connections != 0 || bytes != 0 else { return }
         logger.error(
             "counts of the whole relay were wrong, and are right now",
-            metadata: ["rooms": "\(rooms)", "connections": "\(connections)"])
+            metadata: ["rooms": "\(rooms)", "connections": "\(connections)", "memory_bytes": "\(bytes)"])
+    }
+
+    /// The same of what they have taken of RELAY_MAX_MEMORY. Not while workers of a generation before live, which may
+    /// have had more of it.
+    private func auditMemory() -> Int64 {
+        guard leavers.isEmpty else {
+            memoryAudit = MemoryAudit()
+            return 0
+        }
+        let bytes = memoryAudit.look(memory.memoryPool, places.map(\.page), configuration)
+        memory.memoryPool.correct(by: bytes)
+        return bytes
     }
 
     /// Draws a new ticket key when it is time; workers see it within a second.

@@ -126,6 +126,12 @@ extension Metrics {
         ) { report in
             zip(WorkerFault.allCases, report.workerFaults).map { ([("reason", $0.rawValue)], Double($1)) }
         },
+        .values(
+            "relay_count_corrections_total", .counter,
+            "Counts of the whole relay that were wrong and were put right: none, unless a worker misbehaves or dies."
+        ) { report in
+            zip(CommonCount.allCases, report.corrections).map { ([("kind", $0.name)], Double($1)) }
+        },
         .values("relay_workers", .gauge, "Workers by state.") { report in
             WorkerReport.State.allCases.map { state in
                 ([("state", state.rawValue)], Double(report.everyWorker.count { $0.state == state }))

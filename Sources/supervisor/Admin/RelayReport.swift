@@ -42,6 +42,8 @@ struct RelayReport {
     var admin = AdminCounts()
     /// What workers said that was not heeded, in the order of `WorkerFault`.
     var workerFaults = [UInt64](repeating: 0, count: WorkerFault.allCases.count)
+    /// How often counts of the whole relay were put right, in the order of `CommonCount`.
+    var corrections = [UInt64](repeating: 0, count: CommonCount.allCases.count)
 
     var everyWorker: [WorkerReport] { workers + leavers }
     /// Sums over the workers.
@@ -159,6 +161,7 @@ extension RelayReport {
         limiterEvictions = memory.limiterEvictions
         admin = supervisor.admin.counts
         workerFaults = supervisor.workerFaults
+        corrections = supervisor.corrections
     }
 }
 

@@ -262,7 +262,8 @@ extension Worker {
     /// Once a second: gives back what is no longer needed, to the other workers and, at a quiet moment after a peak, to
     /// the kernel.
     mutating func returnMemory() {
-        if held.budget.shrink(toHold: heldBytes) { page[.memoryGranted] = UInt64(held.budget.granted) }
+        let page = page
+        held.budget.shrink(toHold: heldBytes) { page[.memoryGranted] = UInt64($0) }
         guard held.peak - heldBytes >= Limits.heapTrimmedBytesMin, !load.isBusy,
             now - held.trimmedAt >= Limits.heapTrimNanoseconds
         else { return }

@@ -27,7 +27,8 @@ struct MemoryBudget {
         pool.takeAnyhow(floor)
     }
 
-    /// Takes as many pieces as it needs to hold `bytes`.
+    /// Takes as many pieces as it needs to hold `bytes`. The worker's page says so afterwards: one that dies in between
+    /// leaves too much taken, which the supervisor finds, and never too little, which the others would take beside it.
     ///
     /// - Returns: whether it may.
     mutating func grow(toHold bytes: Int) -> Bool {
@@ -42,13 +43,14 @@ struct MemoryBudget {
 
     /// Gives back what it does not need to hold `bytes`, but for a piece or two: the next ones need not be asked for.
     ///
-    /// - Returns: whether that was anything.
-    mutating func shrink(toHold bytes: Int) -> Bool {
+    /// - Parameter tell: called with what is left, before the pool has the rest: the worker's page says it first.
+    mutating func shrink(toHold bytes: Int, tell: (Int) -> Void) {
         let piece = Limits.memoryPieceBytes
         let kept = Swift.max(floor, (bytes + 2 * piece - 1) / piece * piece)
-        guard kept < granted else { return false }
-        pool.give(granted - kept)
+        guard kept < granted else { return }
+        let spare = granted - kept
         granted = kept
-        return true
+        tell(kept)
+        pool.give(spare)
     }
 }
