@@ -234,6 +234,9 @@ package enum Limits {
     /// The shortest range of a batch that members who have to wait share (worker/Connection/SharedBlocks): a shorter
     /// one is copied for each. A send takes 64 ranges, so these make 256 KiB, more than a socket takes at once.
     package static let sharedRangeBytesMin = 4096
+    /// Bytes of one lane that waits which are moved when it grows; more become a block and stay where they are. A copy
+    /// of so many costs some 10 us, one of a full backlog as much as a turn.
+    package static let laneBytesMovedMax = 65_536
     /// What is left of a shared block for one member is copied if it is no longer than this, and the block at least
     /// `remainderBlocksRatio` times as large: a copy is cheaper than the block.
     package static let remainderCopiedBytesMax = 4096

@@ -78,6 +78,28 @@ struct LaneQueue: ~Copyable {
         count += range.count
     }
 
+    /// Makes a block of the lane's own bytes if they are many and `extra` more would not fit behind them: to grow is to
+    /// copy all that waits, for a leave notice as well. Its one owner's are all of its references.
+    ///
+    /// - Returns: the block's memory, which was the lane's; 0 if none was made.
+    mutating func shelve(before extra: Int, _ blocks: inout SharedBlocks, share: UInt32) -> Int {
+        guard own.count >= Limits.laneBytesMovedMax, own.growth(for: extra) > 0 else { return 0 }
+        if segments.isEmpty { segments.append(Segment(block: Segment.ownBytes, start: 0, end: own.count)) }
+        var bytes = ByteQueue()
+        swap(&bytes, &own)
+        let capacity = bytes.capacity
+        let block = blocks.add(bytes, share: share)
+        var offset = 0
+        for index in head..<segments.count where segments[index].isOwn && segments[index].count > 0 {
+            // The first is named by the reference that the block was made with.
+            if offset > 0 { blocks.retain(block) }
+            let count = segments[index].count
+            segments[index] = Segment(block: block, start: offset, end: offset + count)
+            offset += count
+        }
+        return capacity
+    }
+
     /// Takes memory from the pool for bytes that are about to be appended.
     mutating func borrow(from pool: inout QueuePool) {
         pool.lend(to: &own)

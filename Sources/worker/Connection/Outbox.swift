@@ -198,6 +198,16 @@ struct Outbox: ~Copyable {
     mutating func borrowForVoice(from pool: inout QueuePool) { voice.borrow(from: &pool) }
     mutating func borrowForData(from pool: inout QueuePool) { data.borrow(from: &pool) }
 
+    /// Lets what waits of voice, or of data, stay where it is when so much more comes.
+    ///
+    /// - Returns: the memory of the block that it lies in from now on; 0 if it stays the lane's own.
+    mutating func shelveVoice(before extra: Int, _ blocks: inout SharedBlocks, share: UInt32) -> Int {
+        voice.shelve(before: extra, &blocks, share: share)
+    }
+    mutating func shelveData(before extra: Int, _ blocks: inout SharedBlocks, share: UInt32) -> Int {
+        data.shelve(before: extra, &blocks, share: share)
+    }
+
     // MARK: - Moving
 
     /// The frame that has begun to leave: bytes of it that are left, at the head of which lane.

@@ -316,10 +316,12 @@ extension Worker {
         guard connections[member].phase == .open else { return }
         var growth = 0
         if voiceBlock == nil && waiter.voiceLeft > 0 {
+            shelve(member, voice: waiter.voiceLeft)
             connections[member].outbox.borrowForVoice(from: &spareQueues)
             growth += connections[member].outbox.voice.own.growth(for: waiter.voiceLeft)
         }
         if dataBlock == nil && waiter.dataLeft > 0 {
+            shelve(member, data: waiter.dataLeft)
             connections[member].outbox.borrowForData(from: &spareQueues)
             growth += connections[member].outbox.data.own.growth(for: waiter.dataLeft)
         }
@@ -359,6 +361,22 @@ extension Worker {
         } else if !connections[member].outbox.isBlocked {
             touch(member)
         }
+    }
+}
+
+extension Worker {
+    /// Lets what waits for a member stay where it is when so much more comes, if that would have to be copied.
+    fileprivate mutating func shelve(_ member: UInt32, voice: Int = 0, data: Int = 0) {
+        let share = connections[member].memoryShare.share
+        guard share != MemoryShares.none else { return }
+        var bytes = 0
+        if voice > 0 { bytes += connections[member].outbox.shelveVoice(before: voice, &held.blocks, share: share) }
+        if data > 0 { bytes += connections[member].outbox.shelveData(before: data, &held.blocks, share: share) }
+        guard bytes > 0 else { return }
+        // The same bytes, held by a block from now on.
+        account(member)
+        held.shares.charge(bytes, to: share)
+        held.shares.retain(share)
     }
 }
 
