@@ -95,6 +95,10 @@ package enum Limits {
     package static let roundNanoseconds: UInt32 = 2_000_000
     /// The least share. Below the cost of a read and its system call nothing is gained by passing over.
     package static let shareNanosecondsMin: UInt32 = 4000
+    /// The least share of those that have just become ready: what a voice frame costs in a room of ten, its read and
+    /// its sends. With less, voice is passed over, turn after turn, where hundreds are ready; with much more, so are
+    /// those that cost more than voice.
+    package static let shareBegunNanosecondsMin: UInt32 = 50_000
     /// Rounds in which a connection is passed over, at the most.
     package static let roundsPassedOverMax: UInt64 = 32
     /// Bytes that one round over all ready connections should read; `receiveBytesMax` for each of eight.
@@ -630,6 +634,10 @@ package enum Limits {
                 turnInboxNanosecondsMin + turnStrangersNanosecondsMin + turnTimersNanosecondsMin
                     <= turnInputNanoseconds / 2,
                 "members have half of a turn's input at the least"
+            ),
+            (
+                UInt64(shareBegunNanosecondsMin) < UInt64(shareNanosecondsMin) * roundsPassedOverMax,
+                "who owes most is passed over, though it has just become ready"
             ),
             (shareBytesMin <= receiveBytesMax, "the least read is one read"),
             (requestReadBytesMax < requestHeadBytesMax, "what is kept of a request is little more than its head"),

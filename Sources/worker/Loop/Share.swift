@@ -16,6 +16,9 @@ struct RoundShare {
     /// Bytes of one read.
     let bytes: Int
 
+    /// The most that a connection owes: what its shares pay in `Limits.roundsPassedOverMax` rounds.
+    var debtMax: UInt32 { UInt32(clamping: UInt64(nanoseconds) * Limits.roundsPassedOverMax) }
+
     /// - Parameter ready: connections that are ready.
     init(ready: Int) {
         self.ready = ready
@@ -31,20 +34,23 @@ struct Debt {
 
     /// A round has come to the connection: its share pays for what it has cost before.
     ///
+    /// - Parameter least: what it is paid at the least.
     /// - Returns: whether it is served in this round.
-    mutating func mayBeServed(_ share: RoundShare) -> Bool {
-        guard nanoseconds > share.nanoseconds else {
+    mutating func mayBeServed(_ share: RoundShare, least: UInt32 = 0) -> Bool {
+        let paid = max(share.nanoseconds, least)
+        // It may have been charged while few were ready, and shares were larger.
+        let owed = min(nanoseconds, share.debtMax)
+        guard owed > paid else {
             nanoseconds = 0
             return true
         }
-        nanoseconds -= share.nanoseconds
+        nanoseconds = owed - paid
         return false
     }
 
     /// The connection has cost so much. It is passed over in `Limits.roundsPassedOverMax` rounds at the most, or one
     /// large message would silence its sender's voice while many others talk.
     mutating func charge(_ cost: UInt64, _ share: RoundShare) {
-        let most = UInt64(share.nanoseconds) * Limits.roundsPassedOverMax
-        nanoseconds = UInt32(clamping: min(UInt64(nanoseconds) + cost, most))
+        nanoseconds = UInt32(clamping: min(UInt64(nanoseconds) + cost, UInt64(share.debtMax)))
     }
 }

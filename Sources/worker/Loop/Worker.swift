@@ -331,7 +331,10 @@ struct Worker: ~Copyable {
             return
         }
         if event.isWritable { resumeWriting(id.slot) }
-        guard event.isReadable, isRead(id.slot), connections[id.slot].debt.mayBeServed(share) else { return }
+        let least = Limits.shareBegunNanosecondsMin
+        guard event.isReadable, isRead(id.slot), connections[id.slot].debt.mayBeServed(share, least: least) else {
+            return
+        }
         read(id.slot)
         connections[id.slot].debt.charge(lookAtClock(), share)
     }

@@ -415,6 +415,24 @@ private let message = Frame(opcode: Frame.binary, payload: [1, 2, 3]).masked([1,
         #expect(rounds == Int(Limits.roundsPassedOverMax) - 1)
     }
 
+    @Test func `are passed over in no more rounds for what they cost while few were ready`() {
+        var debt = Debt()
+        debt.charge(.max / 2, RoundShare(ready: 1))
+        let share = RoundShare(ready: 512)
+        let rounds = (0..<1000).prefix { _ in !debt.mayBeServed(share) }.count
+        #expect(rounds == Int(Limits.roundsPassedOverMax) - 1)
+    }
+
+    @Test(arguments: [1, 9, 512, 15_000])
+    func `are never passed over for what a voice frame costs`(ready: Int) {
+        var debt = Debt()
+        let share = RoundShare(ready: ready)
+        // A read and nine sends.
+        debt.charge(50_000, share)
+        let isServed = debt.mayBeServed(share, least: Limits.shareBegunNanosecondsMin)
+        #expect(isServed)
+    }
+
     @Test(arguments: [0, 1, 8, 9, 64, 128, 129, 512, 1_000_000])
     func `have a share that shrinks with how many are ready, down to what a read costs`(ready: Int) {
         let (share, less) = (RoundShare(ready: ready), RoundShare(ready: ready + 1))
