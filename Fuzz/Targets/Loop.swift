@@ -561,6 +561,7 @@ extension Worker {
         claim(touched.isEmpty && doomed.isEmpty && departing == 0, "somebody is touched, doomed or departing")
         claim(unanswered.isEmpty && handovers.isEmpty && pauses.count == 0, "somebody waits")
         claim(laterJoins.isEmpty && !areJoinsDue, "a join waits")
+        claim(aside.members.isEmpty && aside.strangers.isEmpty, "somebody is set aside")
         claim(arrivingRooms == 0 && survivingKeys.isEmpty && isInboxEmpty, "something is to come")
         claim(hostKeyReports.isEmpty, "something is to be told")
         claim(awaiting.roomsWaitedFor.isEmpty, "somebody waits for a room")

@@ -57,6 +57,8 @@ struct Connection: ~Copyable, Timed {
     var isTouched = false
     /// Whether it is, or was, in a room: it is watched with the members, who come before strangers.
     var isMember = false
+    /// Whether it waits behind those that have just become ready, and is not watched for reading meanwhile.
+    var isAside = false
     /// What it has cost beyond its share of the worker's time.
     var debt = Debt()
     /// What it has sent beyond what it may in a second, and whether it is not read for that.

@@ -12,8 +12,10 @@ extension Worker {
         if connections[slot].isSecure { return readSecure(slot) }
         guard connections[slot].isServed else { return }
         if connections[slot].phase == .proxyHeader { return readProxyHeader(slot) }
-        switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: readBytesMax(slot)) {
+        let bytesMax = readBytesMax(slot)
+        switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: bytesMax) {
         case .bytes(let count):
+            hasReadItsShare = count == bytesMax
             tally.bytesReceived += UInt64(count)
             connections[slot].heardAt = second
             take(slot, unsafe receiveBuffer.prefix(count).bytes)
@@ -42,7 +44,8 @@ extension Worker {
     /// Reads and throws away: the client's last bytes mean nothing any more.
     private mutating func discard(_ slot: UInt32) {
         switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: share.bytes) {
-        case .bytes, .wouldBlock: break
+        case .bytes(let count): hasReadItsShare = count == share.bytes
+        case .wouldBlock: break
         case .end: ended(slot)
         case .failed(let code): doom(slot, socketError: code)
         }
@@ -100,12 +103,20 @@ extension Worker {
     /// Watches a connection for something else.
     mutating func setInterest(_ slot: UInt32, _ interest: Interest) {
         guard connections[slot].interest != interest else { return }
+        let before = connections[slot].watched
         connections[slot].interest = interest
+        watch(slot, before)
+    }
+
+    /// Tells epoll what a connection is to be watched for, if that is not what it was before.
+    mutating func watch(_ slot: UInt32, _ before: Interest) {
+        let watched = connections[slot].watched
+        guard watched != before else { return }
         let source = EventSource.connection(connections.id(slot))
         if connections[slot].isMember {
-            poller.change(connections[slot].socket.number, to: interest, source)
+            poller.change(connections[slot].socket.number, to: watched, source)
         } else {
-            strangers.change(connections[slot].socket.number, to: interest, source)
+            strangers.change(connections[slot].socket.number, to: watched, source)
         }
     }
 
@@ -123,7 +134,7 @@ extension Worker {
         guard !connections[slot].isMember else { return }
         let socket = connections[slot].socket.number
         do throws(SystemError) {
-            try poller.add(socket, connections[slot].interest, .connection(connections.id(slot)))
+            try poller.add(socket, connections[slot].watched, .connection(connections.id(slot)))
         } catch {
             // It stays a stranger, and is served like one.
             complainOfWatching(error)

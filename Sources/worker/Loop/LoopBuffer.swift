@@ -48,6 +48,14 @@ struct LoopBuffer {
         receive(from: socket, behind: 0, bytesMax: bytesMax, flags: Int32(MSG_PEEK))
     }
 
+    /// Whether so many bytes wait in a socket. Of TCP none of them is copied (MSG_TRUNC, tcp(7)). The corresponding C
+    /// function is recv(2).
+    func hasWaiting(_ count: Int, in socket: Int32) -> Bool {
+        let flags = Int32(MSG_PEEK | MSG_TRUNC)
+        guard case .bytes(count) = receive(from: socket, behind: 0, bytesMax: count, flags: flags) else { return false }
+        return true
+    }
+
     /// Takes so many bytes out of the socket that a `peek` has shown.
     ///
     /// - Returns: false if the connection is broken.

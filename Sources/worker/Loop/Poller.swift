@@ -112,6 +112,9 @@ struct Poller: ~Copyable {
     /// Whether events of the last wait are left.
     var hasEvents: Bool { taken < ready }
 
+    /// Whether the last wait brought as many as it can, so that there may be more.
+    var isFull: Bool { unsafe ready == events.count }
+
     /// Waits for events, at most `milliseconds`; does nothing while some are left. The corresponding C function is
     /// epoll_wait(2).
     mutating func wait(milliseconds: Int32) {

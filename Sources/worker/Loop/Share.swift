@@ -15,6 +15,8 @@ struct RoundShare {
     let nanoseconds: UInt32
     /// Bytes of one read.
     let bytes: Int
+    /// Whether that is less than a read takes of a connection that is alone.
+    let isCut: Bool
 
     /// The most that a connection owes: what its shares pay in `Limits.roundsPassedOverMax` rounds.
     var debtMax: UInt32 { UInt32(clamping: UInt64(nanoseconds) * Limits.roundsPassedOverMax) }
@@ -25,6 +27,7 @@ struct RoundShare {
         let count = max(1, ready)
         nanoseconds = max(Limits.shareNanosecondsMin, Limits.roundNanoseconds / UInt32(clamping: count))
         bytes = min(Limits.receiveBytesMax, max(Limits.shareBytesMin, Limits.roundBytes / count))
+        isCut = bytes < Limits.receiveBytesMax
     }
 }
 

@@ -77,6 +77,8 @@ struct Worker: ~Copyable {
     var second: UInt32
     /// What each connection may take in this round.
     var share = RoundShare(ready: 1)
+    /// Whether the latest read brought as much as it may take.
+    var hasReadItsShare = false
     /// Sources of work that have raised an event and have not been served since.
     var isInboxReady = false
     var areStrangersReady = false
@@ -102,6 +104,8 @@ struct Worker: ~Copyable {
     let receiveBuffer: LoopBuffer
 
     // Waiting
+    /// Connections that have more to say than their share (SettingAside.swift).
+    var aside = AsideQueues()
     /// Connections of which requests have come that have not been answered yet.
     var unanswered = SlotQueue()
     /// Members that send too much and are not read for a while.
@@ -265,12 +269,13 @@ struct Worker: ~Copyable {
     /// What this turn had no time for.
     @inline(__always)
     private var hasWorkLeft: Bool {
-        isInboxReady || doStrangersWait || !areTimersDone || hasOutput
+        !aside.members.isEmpty || isInboxReady || doStrangersWait || !areTimersDone || hasOutput
     }
 
     @inline(__always)
     private var doStrangersWait: Bool {
         areStrangersReady || strangers.hasEvents || !unanswered.isEmpty || canResumeHandshake
+            || !aside.strangers.isEmpty
     }
 
     @inline(__always)
@@ -288,8 +293,10 @@ struct Worker: ~Copyable {
     }
 
     private mutating func serveMembers() {
-        setShare(ready: poller.ready)
-        allotInput(later: (isInboxReady, doStrangersWait, !areTimersDone))
+        setShare(ready: poller.ready + aside.members.count)
+        let later = (isInboxReady, doStrangersWait, !areTimersDone)
+        let isCrowd = poller.isFull
+        allotInput(aside: aside.members.isEmpty ? 0 : Limits.turnAsideNanosecondsMin, later: later)
         while !clock.isOver, let event = poller.next() {
             switch event.source {
             case .control:
@@ -298,9 +305,12 @@ struct Worker: ~Copyable {
             case .inbox: isInboxReady = isReadingInbox
             case .strangers: areStrangersReady = true
             case .listener: preconditionFailure("listeners are strangers'")
-            case .connection(let id): serve(id, event)
+            case .connection(let id): serve(id, event, isCrowd: isCrowd)
             }
         }
+        guard !aside.members.isEmpty else { return }
+        allotInput(least: Limits.turnAsideNanosecondsMin, later: later)
+        serveAsideMembers()
     }
 
     private mutating func setShare(ready: Int) {
@@ -310,19 +320,23 @@ struct Worker: ~Copyable {
     /// Gives the source of work that comes next what is left of the turn's time for input, but for the least of the
     /// later sources that have work.
     ///
-    /// - Parameter least: what it has in any case.
+    /// - Parameters:
+    ///   - least: what it has in any case.
+    ///   - aside: what it leaves to those of its connections that have been set aside.
     private mutating func allotInput(
-        least: UInt64 = 0, later: (inbox: Bool, strangers: Bool, timers: Bool)
+        least: UInt64 = 0, aside: UInt64 = 0, later: (inbox: Bool, strangers: Bool, timers: Bool)
     ) {
         let reserved =
             (later.inbox ? Limits.turnInboxNanosecondsMin : 0)
             + (later.strangers ? Limits.turnStrangersNanosecondsMin : 0)
-            + (later.timers ? Limits.turnTimersNanosecondsMin : 0)
+            + (later.timers ? Limits.turnTimersNanosecondsMin : 0) + aside
         clock.allot(until: now + Limits.turnInputNanoseconds - reserved, least: least)
     }
 
     /// Serves a connection that has raised an event, if its share of the round allows it.
-    private mutating func serve(_ id: SlotID, _ event: Event) {
+    ///
+    /// - Parameter isCrowd: whether more are ready than one wait brings.
+    private mutating func serve(_ id: SlotID, _ event: Event, isCrowd: Bool = false) {
         // An event may be for a connection that an earlier one has ended.
         guard connections.contains(id), !connections[id.slot].isFrozen else { return }
         if event.isBroken && !connections[id.slot].interest.contains(.read) {
@@ -331,12 +345,18 @@ struct Worker: ~Copyable {
             return
         }
         if event.isWritable { resumeWriting(id.slot) }
-        let least = Limits.shareBegunNanosecondsMin
-        guard event.isReadable, isRead(id.slot), connections[id.slot].debt.mayBeServed(share, least: least) else {
+        // One that is set aside is said to be broken, watched or not: its queue comes to it.
+        guard event.isReadable, isRead(id.slot), !connections[id.slot].isAside else { return }
+        hasReadItsShare = false
+        if isBehindOthers(id.slot) || (isCrowd && hasMoreThanItsShare(id.slot)) {
+            setAside(id.slot)
             return
         }
+        let least = Limits.shareBegunNanosecondsMin
+        guard connections[id.slot].debt.mayBeServed(share, least: least) else { return }
         read(id.slot)
         connections[id.slot].debt.charge(lookAtClock(), share)
+        if isBehindOthers(id.slot) { setAside(id.slot) }
     }
 
     private mutating func serveInbox() {
@@ -349,7 +369,7 @@ struct Worker: ~Copyable {
     /// part.
     private mutating func serveStrangers() {
         guard doStrangersWait else { return }
-        setShare(ready: max(strangers.ready, unanswered.count))
+        setShare(ready: max(strangers.ready + aside.strangers.count, unanswered.count))
         allotInput(least: Limits.turnStrangersNanosecondsMin, later: (false, false, !areTimersDone))
         let time = clock.timeLeft
         clock.allot(time / 2)
@@ -360,7 +380,7 @@ struct Worker: ~Copyable {
         if !strangers.hasEvents {
             strangers.wait(milliseconds: 0)
             areStrangersReady = false
-            setShare(ready: strangers.ready)
+            setShare(ready: strangers.ready + aside.strangers.count)
         }
         while !clock.isOver, let event = strangers.next() {
             switch event.source {
@@ -371,6 +391,9 @@ struct Worker: ~Copyable {
             case .control, .inbox, .strangers: preconditionFailure("these are watched with the members")
             }
         }
+        guard !aside.strangers.isEmpty else { return }
+        allotInput(least: Limits.turnStrangersNanosecondsMin / 4, later: (false, false, !areTimersDone))
+        serveAsideStrangers()
     }
 
     /// Answers requests of those whose first ones have been answered in earlier services.

@@ -10,9 +10,11 @@ extension Worker {
     mutating func readRecords(_ slot: UInt32) {
         let session = connections[slot].session
         let kept = unsafe sessions[session].restore(into: receiveBuffer.whole)
+        let bytesMax = readBytesMax(slot)
         let received = receiveBuffer.receive(
-            from: connections[slot].socket.number, behind: kept, bytesMax: readBytesMax(slot))
+            from: connections[slot].socket.number, behind: kept, bytesMax: bytesMax)
         if case .bytes(let count) = received {
+            hasReadItsShare = count == bytesMax
             tally.bytesReceived += UInt64(count)
             connections[slot].heardAt = second
             takeRecords(slot, received: kept + count)
