@@ -21,6 +21,8 @@ private struct LargeRoom: ~Copyable {
     var fixture: WorkerFixture
     let room: UInt32
     private(set) var members: [Member] = []
+    /// Clients' ends of those who were closed: what has begun to leave for them still does.
+    private var closed: [Int32] = []
     private var said: UInt32 = 0
 
     init(members count: Int) throws {
@@ -59,6 +61,7 @@ private struct LargeRoom: ~Copyable {
         let member = members.remove(at: index)
         if isClosed {
             fixture.worker.close(member.slot, .byPeer, code: nil)
+            closed.append(member.client)
         } else {
             fixture.worker.doom(member.slot, .peerGone)
         }
@@ -83,8 +86,10 @@ private struct LargeRoom: ~Copyable {
     /// Turns until nothing is left to do and to hear.
     mutating func finish() {
         var quiet = 0
+        var buffer = [UInt8](repeating: 0, count: 1 << 18)
         for _ in 0..<20_000 where quiet < 3 {
             turn()
+            for client in closed { _ = recv(client, &buffer, buffer.count, 0) }
             quiet = hear().isEmpty && fixture.worker.patience > 0 ? quiet + 1 : 0
         }
     }
