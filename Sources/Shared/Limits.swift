@@ -107,8 +107,10 @@ package enum Limits {
     package static let shareBegunNanosecondsMin: UInt32 = 50_000
     /// Rounds in which a connection is passed over, at the most.
     package static let roundsPassedOverMax: UInt64 = 32
-    /// Bytes that one round over all ready connections should read; `receiveBytesMax` for each of eight.
-    package static let roundBytes = 8 * receiveBytesMax
+    /// Bytes that one round over all ready connections should read: `receiveBytesMax` for each of 32. To read and pass on
+    /// so many as large messages takes some 2 ms, a round's time. With fewer, the messages of a busy room come in pieces
+    /// where 50 members send, which costs half as much again; with more, a voice frame waits for longer rounds.
+    package static let roundBytes = 32 * receiveBytesMax
     /// The least of one read. A voice frame fits many times; with less, system calls are most of the work.
     package static let shareBytesMin = 4096
     /// Requests of one connection that are answered in one service: pages cost ten times as much a byte as messages.

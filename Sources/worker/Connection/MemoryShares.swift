@@ -9,6 +9,10 @@
 // largest is found by looking at a few, however many there are; every walk has a bound, at the price of a victim that
 // is only among the largest.
 //
+// Its shares stand in lists by the power of four of theirs. Only who can give way stands in a list: a share that holds
+// something and is not spared, and a source that has one. So whoever is looked at is a victim, as long as there is one
+// one is found, and thousands of rooms that hold next to nothing do not stand in front of one that holds much.
+//
 // A connection that leaves its room stays with the room's share until it ends, since what it still waits for is the
 // room's. A share ends with the last of its room, its connections and its blocks; a source with its last share.
 
@@ -23,7 +27,11 @@ struct MemoryShares: ~Copyable {
         var list = MemoryShares.none
         /// The share of its connections that are in no room; `none` if there are none.
         var connecting = MemoryShares.none
-        var firstShare = MemoryShares.none
+        /// The first of those that can give way, by class.
+        var lists = InlineArray<20, UInt32>(repeating: MemoryShares.none)
+        var listedCount = 0
+        /// All of its shares.
+        var shareCount = 0
         var next = MemoryShares.none
         var previous = MemoryShares.none
     }
@@ -36,6 +44,8 @@ struct MemoryShares: ~Copyable {
         var firstConnection = MemoryShares.none
         /// Whether no connection of it can give way at the moment.
         var isSpared = false
+        /// Which of its source's lists it stands in; `none` if in none.
+        var list = MemoryShares.none
         var next = MemoryShares.none
         var previous = MemoryShares.none
     }
@@ -86,16 +96,10 @@ struct MemoryShares: ~Copyable {
         let old = shares[Int(share)]
         precondition(old.bytes == 0 && old.firstConnection == Self.none, "what a share was charged with has been freed")
         let source = Int(old.source)
-        if old.previous == Self.none {
-            sources[source].firstShare = old.next
-        } else {
-            shares[Int(old.previous)].next = old.next
-        }
-        if old.next != Self.none { shares[Int(old.next)].previous = old.previous }
         if sources[source].connecting == share { sources[source].connecting = Self.none }
         freeShares.append(share)
-        guard sources[source].firstShare == Self.none else { return }
-        unlink(old.source)
+        sources[source].shareCount -= 1
+        guard sources[source].shareCount == 0 else { return }
         sourcesByKey[sources[source].key] = nil
         freeSources.append(old.source)
     }
@@ -111,11 +115,9 @@ struct MemoryShares: ~Copyable {
 
     private mutating func insert(into source: UInt32) -> UInt32 {
         let share = freeShares.popLast() ?? UInt32(shares.count)
-        var fresh = Share(source: source)
-        fresh.next = sources[Int(source)].firstShare
-        if fresh.next != Self.none { shares[Int(fresh.next)].previous = share }
-        sources[Int(source)].firstShare = share
+        let fresh = Share(source: source)
         if share == shares.count { shares.append(fresh) } else { shares[Int(share)] = fresh }
+        sources[Int(source)].shareCount += 1
         return share
     }
 
@@ -127,9 +129,43 @@ struct MemoryShares: ~Copyable {
         shares[Int(share)].bytes += bytes
         sources[Int(source)].bytes += bytes
         self.bytes += bytes
-        let held = sources[Int(source)].bytes
         precondition(shares[Int(share)].bytes >= 0, "no more is given back than was taken")
-        let list = held == 0 ? Self.none : UInt32(Int.bitWidth - held.leadingZeroBitCount)
+        list(share)
+        listSource(source)
+    }
+
+    private func width(_ bytes: Int) -> Int { Int.bitWidth - bytes.leadingZeroBitCount }
+
+    /// Puts a share into the list of its bytes, or into none if it can't give way.
+    private mutating func list(_ share: UInt32) {
+        let now = shares[Int(share)]
+        let canGiveWay = now.bytes > 0 && !now.isSpared
+        let source = Int(now.source)
+        let list = canGiveWay ? UInt32(min(width(now.bytes) / 2, sources[source].lists.count - 1)) : Self.none
+        guard list != now.list else { return }
+        if now.list != Self.none {
+            if now.previous == Self.none {
+                sources[source].lists[Int(now.list)] = now.next
+            } else {
+                shares[Int(now.previous)].next = now.next
+            }
+            if now.next != Self.none { shares[Int(now.next)].previous = now.previous }
+            sources[source].listedCount -= 1
+        }
+        shares[Int(share)].list = list
+        (shares[Int(share)].previous, shares[Int(share)].next) = (Self.none, Self.none)
+        guard list != Self.none else { return }
+        let first = sources[source].lists[Int(list)]
+        shares[Int(share)].next = first
+        if first != Self.none { shares[Int(first)].previous = share }
+        sources[source].lists[Int(list)] = share
+        sources[source].listedCount += 1
+    }
+
+    /// Puts a source into the list of its bytes, or into none if none of its shares can give way.
+    private mutating func listSource(_ source: UInt32) {
+        let canGiveWay = sources[Int(source)].listedCount > 0
+        let list = canGiveWay ? UInt32(width(sources[Int(source)].bytes)) : Self.none
         guard list != sources[Int(source)].list else { return }
         unlink(source)
         guard list != Self.none else { return }
@@ -170,48 +206,48 @@ struct MemoryShares: ~Copyable {
 
     /// The largest share of the largest source, of those not spared.
     func largest() -> UInt32? {
-        var looked = 0
-        for list in lists.indices.reversed() {
-            var best: (share: UInt32, bytes: Int)?
-            var source = lists[list]
+        for list in lists.indices.reversed() where lists[list] != Self.none {
+            var (best, source, looked) = (lists[list], lists[list], 0)
             while source != Self.none && looked < Limits.memorySharesLookedAtMax {
                 looked += 1
-                if sources[Int(source)].bytes > best?.bytes ?? 0, let share = largestShare(of: source) {
-                    best = (share, sources[Int(source)].bytes)
-                }
+                if sources[Int(source)].bytes > sources[Int(best)].bytes { best = source }
                 source = sources[Int(source)].next
             }
-            if let best { return best.share }
+            return largestShare(of: best)
         }
         return nil
     }
 
     private func largestShare(of source: UInt32) -> UInt32? {
-        var best: UInt32?
-        var share = sources[Int(source)].firstShare
-        var looked = 0
-        while share != Self.none && looked < Limits.memorySharesLookedAtMax {
-            looked += 1
-            let candidate = shares[Int(share)]
-            if candidate.bytes > 0 && !candidate.isSpared
-                && candidate.bytes > best.map({ shares[Int($0)].bytes }) ?? 0
-            {
-                best = share
+        for list in sources[Int(source)].lists.indices.reversed() {
+            let first = sources[Int(source)].lists[list]
+            guard first != Self.none else { continue }
+            var (best, share, looked) = (first, first, 0)
+            while share != Self.none && looked < Limits.memorySharesLookedAtMax {
+                looked += 1
+                if shares[Int(share)].bytes > shares[Int(best)].bytes { best = share }
+                share = shares[Int(share)].next
             }
-            share = candidate.next
+            return best
         }
-        return best
+        return nil
     }
 
     /// Leaves a share out of `largest` until `forgetSpared`: nothing in it can give way.
     mutating func spare(_ share: UInt32) {
-        shares[Int(share)].isSpared = true
+        setSpared(share, true)
         spared.append(share)
     }
 
     mutating func forgetSpared() {
-        for share in spared { shares[Int(share)].isSpared = false }
+        for share in spared { setSpared(share, false) }
         spared.removeAll(keepingCapacity: true)
+    }
+
+    private mutating func setSpared(_ share: UInt32, _ isSpared: Bool) {
+        shares[Int(share)].isSpared = isSpared
+        list(share)
+        listSource(shares[Int(share)].source)
     }
 }
 

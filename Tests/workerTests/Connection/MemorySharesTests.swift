@@ -56,6 +56,36 @@ import Testing
         #expect(largest6 == large)
     }
 
+    @Test func `are found behind thousands that hold little or are left out, in one source and in many`() {
+        let looked = UInt64(Limits.memorySharesLookedAtMax)
+        for isOneSource in [true, false] {
+            var shares = MemoryShares()
+            let large = shares.openRoom(source: 1)
+            let small = shares.openRoom(source: isOneSource ? 1 : 2)
+            shares.charge(1 << 20, to: large)
+            shares.charge(100, to: small)
+            var others: [UInt32] = []
+            for number in 0..<(2 * looked) {
+                let other = shares.openRoom(source: isOneSource ? 1 : 3 + number)
+                shares.charge(100, to: other)
+                others.append(other)
+            }
+            let first = shares.largest()
+            #expect(first == large)
+            // As many as there are in front of it, if those who can't give way stood there.
+            for other in others { shares.spare(other) }
+            shares.spare(large)
+            let second = shares.largest()
+            #expect(second == small)
+            shares.forgetSpared()
+            let third = shares.largest()
+            #expect(third == large)
+            shares.charge(100 - 1 << 20, to: large)
+            let fourth = shares.largest()
+            #expect(fourth != nil)
+        }
+    }
+
     @Test func `are found as by a look at all of them, whatever happens`() {
         let seed = UInt64.random(in: 0...UInt64.max)
         var random = SplitMix64(seed: seed)
