@@ -560,7 +560,7 @@ extension Worker {
         claim(activeBatches.isEmpty && spareBatches.count == batches.count, "a batch is not spare")
         claim(touched.isEmpty && doomed.isEmpty && departing == 0, "somebody is touched, doomed or departing")
         claim(unanswered.isEmpty && handovers.isEmpty && pauses.count == 0, "somebody waits")
-        claim(laterJoins.isEmpty && !areJoinsDue, "a join waits")
+        claim(laterJoins.isEmpty && joinsDue == 0, "a join waits")
         claim(aside.members.isEmpty && aside.strangers.isEmpty, "somebody is set aside")
         claim(arrivingRooms == 0 && survivingKeys.isEmpty && isInboxEmpty, "something is to come")
         claim(hostKeyReports.isEmpty, "something is to be told")

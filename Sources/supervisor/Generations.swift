@@ -483,6 +483,7 @@ extension Supervisor {
                 kill(pid, SIGKILL)
                 var status: Int32 = 0
                 while unsafe waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+                giveBackMemory(of: place)
                 place.ended(now: Clock.monotonicNanoseconds())
             }
             place.close()

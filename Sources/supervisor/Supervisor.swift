@@ -478,8 +478,7 @@ final class Supervisor {
         ]
         memory.rooms.give(rooms)
         memory.connections.give(connections)
-        // No more than there is, whatever the worker has written.
-        memory.memoryPool.give(min(Int(clamping: place.page[.memoryGranted]), memory.memoryPool.taken))
+        giveBackMemory(of: place)
         reclaimAddresses(place)
         place.ended(now: now)
         if drainDeadline != nil {
@@ -587,6 +586,12 @@ final class Supervisor {
         logger.error(
             "counts of the whole relay were wrong, and are right now",
             metadata: ["rooms": "\(rooms)", "connections": "\(connections)", "memory_bytes": "\(bytes)"])
+    }
+
+    /// What a worker that has ended had of RELAY_MAX_MEMORY is the others'. Before its page says that it has nothing.
+    func giveBackMemory(of place: WorkerPlace) {
+        // No more than there is, whatever the worker has written.
+        memory.memoryPool.give(min(Int(clamping: place.page[.memoryGranted]), memory.memoryPool.taken))
     }
 
     /// The same of what they have taken of RELAY_MAX_MEMORY. Not while workers of a generation before live, which may

@@ -54,10 +54,12 @@ extension Worker {
     }
 
     private mutating func checkLiveness(_ slot: UInt32) {
-        // A client that the relay does not read is not silent.
-        if connections[slot].isPaused { connections[slot].heardAt = second }
+        // A client that the relay does not read is not silent: it sends too much, stands behind others, or its room
+        // waits for what has been said in it to be sent.
+        let isUnread = connections[slot].isPaused || connections[slot].isAside || !isRead(slot)
+        if isUnread { connections[slot].heardAt = second }
         // What the relay does not read may have come.
-        if !connections[slot].interest.contains(.read) { connections[slot].begunInput.restart(at: second) }
+        if isUnread || !connections[slot].interest.contains(.read) { connections[slot].begunInput.restart(at: second) }
         if let deadline = begunInputDeadline(slot), second >= deadline {
             close(slot, .messageTimeout)
             return

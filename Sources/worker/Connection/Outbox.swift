@@ -21,6 +21,8 @@ struct Outbox: ~Copyable {
     private(set) var voiceFrames = 0
     private var cutLane: CutLane?
     private var cutBytes = 0
+    /// Some of a batch has left, and the rest is not here yet: the frame that it ended in may have begun to leave.
+    var isBatchCut = false
     /// The socket took no more: wait for it to become writable.
     var isBlocked = false
 
@@ -33,7 +35,7 @@ struct Outbox: ~Copyable {
     /// Memory that is this outbox's alone.
     var capacity: Int { control.capacity + voice.capacity + data.capacity }
     /// Whether a frame has begun to leave.
-    var isCut: Bool { cutLane != nil }
+    var isCut: Bool { cutLane != nil || isBatchCut }
 
     // MARK: - Putting in
 

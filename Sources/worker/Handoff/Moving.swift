@@ -159,8 +159,8 @@ extension Worker {
             return false
         }
         // What was said before goes the old way, and who is about to be closed does not move.
-        while rooms.isOccupied(room) && (rooms[room].batch != nil || !doomed.isEmpty) {
-            flushRoom(room)
+        while rooms.isOccupied(room) && (rooms[room].batch != nil || rooms[room].flush != nil || !doomed.isEmpty) {
+            if isFlushedInPieces(room) { postpone(room) } else { flushRoom(room) }
             while !doomed.isEmpty { removeDoomed() }
         }
         guard rooms.isOccupied(room) else {
@@ -328,6 +328,7 @@ extension Worker {
 
     /// The relay drains: what has not moved is let go here.
     mutating func stopLeaving() {
+        for room in rooms.slots where rooms.isOccupied(room) { rooms[room].quietSince = nil }
         guard let transit = leaving?.transit.take() else { return }
         rooms[transit.room].isFrozen = false
         for member in transit.members[transit.next...] {

@@ -58,6 +58,8 @@ extension Worker {
                 return nil
             }
             if let room = roomsByID[RoomID(bytes: join.room)], rooms[room].batch != nil {
+                // Who would be refused in any case does not stand in front of those who wait.
+                if mustJoinLater(room) { _ = try claims(of: join) }
                 // Its checks are not made, nor counted, again.
                 connections[slot].hops = max(1, connections[slot].hops)
                 return room
@@ -114,11 +116,10 @@ extension Worker {
             room: room, token: token, publicKey: publicKey, accept: accept, headBytes: request.headBytes)
     }
 
-    /// What needs the room, and the entry into it.
-    private mutating func admit(_ slot: UInt32, _ join: JoinRequest) throws(JoinRefusal) {
+    /// What a join's token says, and the key that it was checked with.
+    private func claims(of join: JoinRequest) throws(JoinRefusal) -> (Claims, [UInt8]) {
         let id = RoomID(bytes: join.room)
-        let existing = roomsByID[id]
-        let heldKey = existing.map { rooms[$0].hostKey } ?? survivingKeys[id]?.publicKey
+        let heldKey = roomsByID[id].map { rooms[$0].hostKey } ?? survivingKeys[id]?.publicKey
         guard let key = join.publicKey ?? heldKey else { throw JoinRefusal(.roomNotFound) }
         let claims: Claims
         do throws(TokenError) {
@@ -128,11 +129,18 @@ extension Worker {
             throw JoinRefusal(.invalidToken, RequestError(status: .unauthorized, text: error.answer))
         }
         guard claims.roomID == join.room else { throw JoinRefusal(.roomMismatch) }
-        let isHost = join.publicKey != nil
-        if isHost {
+        if join.publicKey != nil {
             guard claims.isHost else { throw JoinRefusal(.hostRoleRequired) }
             guard heldKey == nil || heldKey == join.publicKey else { throw JoinRefusal(.roomHeld) }
         }
+        return (claims, key)
+    }
+
+    /// What needs the room, and the entry into it.
+    private mutating func admit(_ slot: UInt32, _ join: JoinRequest) throws(JoinRefusal) {
+        let existing = roomsByID[RoomID(bytes: join.room)]
+        let (claims, key) = try claims(of: join)
+        let isHost = join.publicKey != nil
         let room: UInt32
         if let existing {
             let max = configuration.clientsPerRoomMax + (isHost ? Limits.hostOverRoomMax : 0)

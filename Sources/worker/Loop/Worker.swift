@@ -87,9 +87,11 @@ struct Worker: ~Copyable {
     var heldBatches = 0
     /// Members that are sent a batch between two looks at the clock; rooms of more are flushed in pieces.
     var flushPieceMembers = Limits.flushPieceMembers
-    /// Connections whose joins wait for a batch to be begun, and whether one has been since.
-    var laterJoins: [SlotID] = []
-    var areJoinsDue = false
+    /// The batch with which the sending in pieces goes on, if it stopped.
+    var nextInPieces: UInt32?
+    /// Connections whose joins wait for a batch to be begun, and how many of them are to be looked at since one has been.
+    var laterJoins = SlotQueue()
+    var joinsDue = 0
     /// Members that could not take all of the batch that is being sent.
     var waiters: [Waiter] = []
     var touched: [UInt32] = []
@@ -346,9 +348,15 @@ struct Worker: ~Copyable {
         }
         if event.isWritable { resumeWriting(id.slot) }
         // One that is set aside is said to be broken, watched or not: its queue comes to it.
-        guard event.isReadable, isRead(id.slot), !connections[id.slot].isAside else { return }
+        guard event.isReadable, !connections[id.slot].isAside else { return }
+        guard isRead(id.slot) else {
+            // Or thousands who may not be read would fill wait after wait.
+            if isCrowd { setAside(id.slot) }
+            return
+        }
         hasReadItsShare = false
-        if isBehindOthers(id.slot) || (isCrowd && hasMoreThanItsShare(id.slot)) {
+        // To peek at a broken one would take its error away from the read.
+        if isBehindOthers(id.slot) || (isCrowd && !event.isBroken && hasMoreThanItsShare(id.slot)) {
             setAside(id.slot)
             return
         }
@@ -432,7 +440,7 @@ struct Worker: ~Copyable {
     /// Whether something is to be sent or removed that does not wait for more.
     @inline(__always)
     private var hasOutput: Bool {
-        activeBatches.count > heldBatches || !touched.isEmpty || !doomed.isEmpty || areJoinsDue
+        activeBatches.count > heldBatches || !touched.isEmpty || !doomed.isEmpty || joinsDue > 0
     }
 
     /// Flushes what the turn has brought forth and removes what is to go, until neither step produces new work or the
@@ -447,7 +455,7 @@ struct Worker: ~Copyable {
         clock.allot(Limits.turnOutputNanoseconds)
         repeat {
             flushRooms()
-            if areJoinsDue { joinDue() }
+            if joinsDue > 0 { joinDue() }
             flushTouched()
             removeDoomed()
             relieveMemory()

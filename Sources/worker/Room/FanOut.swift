@@ -106,13 +106,19 @@ extension Worker {
     }
 
     /// Sends so many more members what is being sent in a room.
-    mutating func flushPiece(of room: UInt32, membersMax: Int) {
+    ///
+    /// - Parameter isSent: false to let it wait for them in any case.
+    mutating func flushPiece(of room: UInt32, membersMax: Int, isSent: Bool = true) {
         guard let part = rooms[room].flush else { return }
         let batch = part.batch
         let delivered = tally.delivered
         let stop = min(part.end, part.next + membersMax)
         for place in part.next..<stop {
-            deliver(batch, to: rooms[room].members[place])
+            if isSent {
+                deliver(batch, to: rooms[room].members[place])
+            } else if let waiter = owe(batch, to: rooms[room].members[place]) {
+                waiters.append(waiter)
+            }
         }
         chargeSenders(of: batch, lookAtClock())
         // Memory stays with a few batches, so that the steady state allocates nothing.
@@ -176,17 +182,23 @@ extension Worker {
         batches[batch].keptBytes = kept
     }
 
-    /// Sends one member what the others said.
-    private mutating func deliver(_ batch: UInt32, to member: UInt32) {
-        guard connections[member].phase == .open else { return }
+    /// What the others said, which counts as delivered from here on; nil if that is nothing.
+    @inline(__always)
+    private mutating func owe(_ batch: UInt32, to member: UInt32) -> Waiter? {
+        guard connections[member].phase == .open else { return nil }
         let voice = batches[batch].voice.size(notFrom: member)
         let data = batches[batch].data.size(notFrom: member)
-        guard voice.frames + data.frames > 0 else { return }
+        guard voice.frames + data.frames > 0 else { return nil }
         tally.voiceDelivered += UInt64(voice.frames)
         tally.voiceBytesDelivered += UInt64(voice.bytes)
         tally.dataDelivered += UInt64(data.frames)
         tally.dataBytesDelivered += UInt64(data.bytes)
-        let waiter = Waiter(member: member, voice: voice.bytes, data: data.bytes)
+        return Waiter(member: member, voice: voice.bytes, data: data.bytes)
+    }
+
+    /// Sends one member what the others said.
+    private mutating func deliver(_ batch: UInt32, to member: UInt32) {
+        guard let waiter = owe(batch, to: member) else { return }
         guard connections[member].outbox.isClearForRoom, connections[member].sealed.count <= Limits.tlsJoinedBytesMax,
             gatherBatch(batch, for: member)
         else {
@@ -203,6 +215,7 @@ extension Worker {
             }
             if sent < total {
                 waiters.append(waiter.without(first: max(0, sent - control)))
+                connections[member].outbox.isBatchCut = sent > control
                 block(member)
             } else if !connections[member].sealed.isEmpty {
                 account(member)
@@ -355,6 +368,7 @@ extension Worker {
                 data.extracting(range), sent: sent, in: dataBlock, at: range.lowerBound, &held.blocks)
             sent = 0
         }
+        connections[member].outbox.isBatchCut = false
         account(member)
         if connections[member].outbox.isTooLong(configuration.backlogBytesMax) {
             condemn(member, .slow)

@@ -38,7 +38,7 @@ extension Worker {
         rooms[room].isFull = false
         if rooms[room].isAwaited {
             rooms[room].isAwaited = false
-            areJoinsDue = true
+            joinsDue = laterJoins.count
         }
     }
 
@@ -46,13 +46,20 @@ extension Worker {
     mutating func flushPieces() {
         clock.extend(least: Limits.turnLargeRoomsNanosecondsMin)
         var (pieces, before) = (0, -1)
+        let count = activeBatches.count
+        // From where the turn before stopped, or those in front would have all of the time.
+        let first = nextInPieces.flatMap { activeBatches.firstIndex(of: $0) } ?? 0
+        nextInPieces = nil
         while pieces > before {
             before = pieces
-            for index in activeBatches.indices {
-                let batch = activeBatches[index]
+            for offset in 0..<count {
+                let batch = activeBatches[(first + offset) % count]
                 let room = batches[batch].room
                 guard room != Room.none, isFlushedInPieces(room), !holdsBack(batch, of: room) else { continue }
-                guard pieces == 0 || !clock.isOver else { return }
+                guard pieces == 0 || !clock.isOver else {
+                    nextInPieces = batch
+                    return
+                }
                 if rooms[room].flush == nil { beginFlush(room) }
                 // Another batch of the room's may be in front of this one.
                 guard rooms[room].flush?.batch == batch else { continue }
@@ -98,12 +105,15 @@ extension Worker {
         laterJoins.append(connections.id(slot))
     }
 
-    /// Joins that have waited. Those of a room in which nothing has been said since get in.
+    /// Looks at joins that have waited, some in each turn and each once after a batch has been begun. Those of a room in
+    /// which nothing has been said since get in; the others wait on, in their order.
     mutating func joinDue() {
-        areJoinsDue = laterJoins.count > Limits.laterJoinsPerTurnMax
-        let waiting = laterJoins.prefix(Limits.laterJoinsPerTurnMax)
-        laterJoins.removeFirst(waiting.count)
-        for id in waiting where connections.contains(id) && connections[id.slot].isUnanswered {
+        var looked = 0
+        while joinsDue > 0 && looked < Limits.laterJoinsPerTurnMax && (looked == 0 || !clock.isOver) {
+            joinsDue -= 1
+            looked += 1
+            guard let id = laterJoins.popFirst() else { continue }
+            guard connections.contains(id), connections[id.slot].isUnanswered else { continue }
             connections[id.slot].isUnanswered = false
             serveRequests(id.slot)
             endIfClosed(id.slot)
@@ -116,10 +126,12 @@ extension Worker {
     /// Lets a room of many become quiet before it moves: its members are read no more, and what has been said is sent.
     ///
     /// - Returns: whether that takes another turn. A batch that has been opened since holds notices of those who leave,
-    ///   and is no reason to wait: there may be more in each turn.
+    ///   and is no reason to wait: there may be more in each turn, and they go with the members (`postpone`).
     mutating func quieten(_ room: UInt32) -> Bool {
         let since = rooms[room].quietSince ?? now
-        if rooms[room].flush == nil {
+        if let part = rooms[room].flush {
+            guard batches[part.batch].openedAt <= since else { return false }
+        } else {
             guard isFlushedInPieces(room), let batch = rooms[room].batch, batches[batch].openedAt <= since else {
                 return false
             }
@@ -127,5 +139,14 @@ extension Worker {
         }
         rooms[room].quietSince = since
         return true
+    }
+
+    /// Lets what has been said in a room wait for its members, unsent: it goes with them. No send fails, so that nobody
+    /// is found to be gone meanwhile, of whom the others would have to be told in turn.
+    mutating func postpone(_ room: UInt32) {
+        repeat {
+            if rooms[room].flush == nil { beginFlush(room) }
+            flushPiece(of: room, membersMax: rooms[room].members.count, isSent: false)
+        } while rooms[room].batch != nil
     }
 }
