@@ -203,6 +203,19 @@ import Testing
         #expect((bytes, shares, blocks) == (0, 0, 0))
     }
 
+    @Test func `is taken with a reset, and no close frame, from one that a frame has begun to leave for`() throws {
+        for isCut in [false, true] {
+            var fixture = try fixture(more: 64 << 20)
+            let (slot, client) = try fixture.enter(fixture.openRoom("room"))
+            // A send has taken some of a batch, and the rest has not been put into the outbox yet.
+            fixture.worker.connections[slot].outbox.isBatchCut = isCut
+            fixture.worker.condemn(slot, .memory)
+            fixture.worker.settle()
+            let wire = StreamPair.receive(from: client)
+            #expect(wire.isEmpty == isCut)
+        }
+    }
+
     @Test func `goes back to the pool and to the kernel after a peak`() throws {
         var fixture = try fixture(more: 64 << 20)
         let floor = Limits.memoryFloorBytes(Configuration())

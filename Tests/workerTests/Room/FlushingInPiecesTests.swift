@@ -216,6 +216,65 @@ private struct LargeRoom: ~Copyable {
         }
     }
 
+    @Test func `takes turns over turns with others of its kind`() throws {
+        var room = try LargeRoom(members: 100)
+        var others: [(speaker: UInt32, client: Int32)] = []
+        for number in 0..<(2 * sends) {
+            let other = room.fixture.openRoom("\(number)")
+            let (speaker, _) = try room.fixture.enter(other)
+            for _ in 0..<3 { others.append((speaker, try room.fixture.enter(other).client)) }
+        }
+        room.say(0)
+        for index in stride(from: 0, to: others.count, by: 3) {
+            room.fixture.worker.sayUnsettled(others[index].speaker, [1])
+        }
+        room.settle()
+        // Six turns of four pieces each are two pieces and more for each of nine rooms: one for who has said it, who is
+        // sent nothing, and one for somebody else.
+        for _ in 0..<5 { room.turn() }
+        var buffer = [UInt8](repeating: 0, count: 64)
+        let heard = stride(from: 0, to: others.count, by: 3).map { first in
+            (first..<(first + 3)).contains { recv(others[$0].client, &buffer, buffer.count, 0) > 0 }
+        }
+        #expect(!heard.contains(false), "\(heard)")
+        room.finish()
+        try room.check()
+    }
+
+    @Test func `lets what was said wait for its members, unsent, before it moves`() throws {
+        var room = try LargeRoom(members: 30)
+        room.say(3)
+        room.turn()
+        let isBeingFlushed = room.isBeingFlushed
+        #expect(isBeingFlushed)
+        let early = room.hear()
+        room.say(4)
+        room.fixture.worker.postpone(room.room)
+        let isEmpty = room.isBeingFlushed == false && room.fixture.worker.rooms[room.room].batch == nil
+        #expect(isEmpty)
+        #expect(early.count <= sends && room.hear().isEmpty)
+        room.finish()
+        try room.check()
+    }
+
+    @Test func `is read no more while it is full, and nobody in it counts as silent or slow meanwhile`() throws {
+        var room = try LargeRoom(members: 5)
+        let (slot, client) = (room.members[0].slot, room.members[0].client)
+        let whole = Frame(isFinal: true, opcode: Frame.binary, payload: [UInt8](repeating: 1, count: 1000))
+        room.fixture.receive(slot, Array(whole.masked([1, 2, 3, 4])[..<500]))
+        for isFull in [true, false] {
+            room.fixture.worker.rooms[room.room].isFull = isFull
+            room.fixture.worker.connections[slot].isAside = !isFull
+            room.fixture.pass(seconds: UInt32(Limits.silenceSeconds + 10))
+            let isOpen = room.fixture.worker.connections[slot].phase == .open
+            #expect(isOpen, "full: \(isFull)")
+        }
+        room.fixture.worker.connections[slot].isAside = false
+        room.fixture.pass(seconds: UInt32(Limits.silenceSeconds + 10))
+        let isOpen = room.fixture.worker.connections.isOccupied(slot)
+        #expect(!isOpen || StreamPair.receive(from: client).suffix(4) == [0x88, 2, 0x03, 0xF0])
+    }
+
     @Test func `closes with all that was said sent, however much of it is left`() throws {
         var room = try LargeRoom(members: 30)
         room.say(3)
