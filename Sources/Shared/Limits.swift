@@ -111,6 +111,9 @@ package enum Limits {
     /// so many as large messages takes some 2 ms, a round's time. With fewer, the messages of a busy room come in pieces
     /// where 50 members send, which costs half as much again; with more, a voice frame waits for longer rounds.
     package static let roundBytes = 32 * receiveBytesMax
+    /// What a read may cost, by what the connection's reads have cost of late, in hundredths of its share. With 100 the
+    /// messages of busy rooms are cut for what is only noise; with 200 ten floods of tiny messages make rounds of 4 ms.
+    package static let readSharesPercent: UInt64 = 150
     /// The least of one read. A voice frame fits many times; with less, system calls are most of the work.
     package static let shareBytesMin = 4096
     /// Requests of one connection that are answered in one service: pages cost ten times as much a byte as messages.

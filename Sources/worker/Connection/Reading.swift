@@ -16,6 +16,7 @@ extension Worker {
         switch receiveBuffer.receive(from: connections[slot].socket.number, bytesMax: bytesMax) {
         case .bytes(let count):
             hasReadItsShare = count == bytesMax
+            connections[slot].debt.hasRead(count)
             tally.bytesReceived += UInt64(count)
             connections[slot].heardAt = second
             take(slot, unsafe receiveBuffer.prefix(count).bytes)
@@ -28,7 +29,8 @@ extension Worker {
     /// Bytes that one read of a connection takes: its share, and of a request little more than a head.
     @inline(__always)
     func readBytesMax(_ slot: UInt32) -> Int {
-        connections[slot].phase == .request ? min(share.bytes, Limits.requestReadBytesMax) : share.bytes
+        let bytes = connections[slot].debt.readBytesMax(share)
+        return connections[slot].phase == .request ? min(bytes, Limits.requestReadBytesMax) : bytes
     }
 
     private mutating func readSecure(_ slot: UInt32) {

@@ -34,6 +34,24 @@ struct RoundShare {
 /// What a connection owes to the others.
 struct Debt {
     private(set) var nanoseconds: UInt32 = 0
+    /// Bytes of its reads of late and what they have cost, older ones counting less and less.
+    private var bytes: UInt32 = 0
+    private var cost: UInt32 = 0
+
+    /// Bytes of its next read: as many as it may cost if they cost what those before did. Work for a byte differs by a
+    /// factor of fifty, and what is read at once all others wait for at once, whoever pays for it afterwards.
+    func readBytesMax(_ share: RoundShare) -> Int {
+        // Of small reads the system calls are most of the cost.
+        guard bytes >= Limits.shareBytesMin, cost > 0 else { return share.bytes }
+        let time = UInt64(share.nanoseconds) * Limits.readSharesPercent / 100
+        return min(share.bytes, max(Limits.shareBytesMin, Int(clamping: UInt64(bytes) * time / UInt64(cost))))
+    }
+
+    /// So many bytes have been read.
+    mutating func hasRead(_ count: Int) {
+        bytes = bytes / 4 * 3 + UInt32(clamping: count)
+        cost = cost / 4 * 3
+    }
 
     /// A round has come to the connection: its share pays for what it has cost before.
     ///
@@ -55,5 +73,6 @@ struct Debt {
     /// large message would silence its sender's voice while many others talk.
     mutating func charge(_ cost: UInt64, _ share: RoundShare) {
         nanoseconds = UInt32(clamping: min(UInt64(nanoseconds) + cost, UInt64(share.debtMax)))
+        self.cost = UInt32(clamping: UInt64(self.cost) + cost)
     }
 }

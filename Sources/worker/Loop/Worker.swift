@@ -297,8 +297,20 @@ struct Worker: ~Copyable {
     private mutating func serveMembers() {
         setShare(ready: poller.ready + aside.members.count)
         let later = (isInboxReady, doStrangersWait, !areTimersDone)
-        let isCrowd = poller.isFull
         allotInput(aside: aside.members.isEmpty ? 0 : Limits.turnAsideNanosecondsMin, later: later)
+        repeat {
+            serveMembers(isCrowd: poller.isFull)
+            guard !clock.isOver, poller.isFull else { break }
+            // There may be more than one wait brings: a voice frame is not to wait a turn for each.
+            lookAtClock()
+            poller.wait(milliseconds: 0)
+        } while poller.hasEvents
+        guard !aside.members.isEmpty else { return }
+        allotInput(least: Limits.turnAsideNanosecondsMin, later: later)
+        serveAsideMembers()
+    }
+
+    private mutating func serveMembers(isCrowd: Bool) {
         while !clock.isOver, let event = poller.next() {
             switch event.source {
             case .control:
@@ -310,9 +322,6 @@ struct Worker: ~Copyable {
             case .connection(let id): serve(id, event, isCrowd: isCrowd)
             }
         }
-        guard !aside.members.isEmpty else { return }
-        allotInput(least: Limits.turnAsideNanosecondsMin, later: later)
-        serveAsideMembers()
     }
 
     private mutating func setShare(ready: Int) {

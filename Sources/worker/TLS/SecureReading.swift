@@ -15,6 +15,7 @@ extension Worker {
             from: connections[slot].socket.number, behind: kept, bytesMax: bytesMax)
         if case .bytes(let count) = received {
             hasReadItsShare = count == bytesMax
+            connections[slot].debt.hasRead(count)
             tally.bytesReceived += UInt64(count)
             connections[slot].heardAt = second
             takeRecords(slot, received: kept + count)
