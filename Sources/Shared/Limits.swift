@@ -77,22 +77,22 @@ package enum Limits {
     package static let turnInboxNanosecondsMin: UInt64 = 500_000
     package static let turnStrangersNanosecondsMin: UInt64 = 1_000_000
     package static let turnTimersNanosecondsMin: UInt64 = 500_000
-    /// The least of it for members that have more to say than their share, behind those that have just become ready
-    /// (worker/Loop/SettingAside.swift): they go on, however many others begin.
+    /// The minimum of it for members that are set aside (worker/Loop/SettingAside.swift), so that they make progress
+    /// however many others become ready.
     package static let turnAsideNanosecondsMin: UInt64 = 1_000_000
-    /// Bytes of a message that has not come whole from which on its next byte stands behind others: passing on a whole
-    /// message costs 0.1 to 0.4 ns a byte, whatever comes last of it. The envelopes of a call are shorter.
+    /// A member whose incomplete message is longer than this is set aside: its last byte causes the work of the whole
+    /// message, 0.1 to 0.4 ns a byte. The messages that set up a call are shorter.
     package static let begunMessageAsideBytes = 4096
     /// Time for what goes out: rooms' batches, answers, removals.
     package static let turnOutputNanoseconds: UInt64 = 4_000_000
-    /// The least of it for rooms of many, which come behind the others: they are sent to in pieces.
+    /// The minimum of it for large rooms, which are sent to in pieces after the others.
     package static let turnLargeRoomsNanosecondsMin: UInt64 = 1_000_000
     /// Members that are sent a room's batch between two looks at the clock: half a millisecond. With fewer, a look is
-    /// more of the cost; with more, a turn is that much longer. Rooms of no more than so many are sent to in one piece.
+    /// more of the cost; with more, a turn is longer. A room with more members than this is sent to in pieces.
     package static let flushPieceMembers = 64
     /// Bytes that are sent between two looks, where batches are large.
     package static let flushPieceBytes = 1 << 20
-    /// Joins that have waited for a room of many to be sent to, and are looked at again: as costly as an accept.
+    /// Joins that waited for a large room's batch and are tried again: each is as costly as an accept.
     package static let laterJoinsPerTurnMax = 32
     /// Time for rooms that migrate. One member is exported whole, whatever waits for it.
     package static let turnMigrationNanoseconds: UInt64 = 2_000_000
@@ -107,12 +107,12 @@ package enum Limits {
     package static let shareBegunNanosecondsMin: UInt32 = 50_000
     /// Rounds in which a connection is passed over, at the most.
     package static let roundsPassedOverMax: UInt64 = 32
-    /// Bytes that one round over all ready connections should read: `receiveBytesMax` for each of 32. To read and pass on
-    /// so many as large messages takes some 2 ms, a round's time. With fewer, the messages of a busy room come in pieces
-    /// where 50 members send, which costs half as much again; with more, a voice frame waits for longer rounds.
+    /// Bytes that one round over all ready connections should read: `receiveBytesMax` for each of 32. As large messages
+    /// they take some 2 ms to read and pass on, which is a round's time. With fewer, the messages of 50 busy members are
+    /// cut into pieces, which costs half as much again; with more, a voice frame waits for longer rounds.
     package static let roundBytes = 32 * receiveBytesMax
-    /// What a read may cost, by what the connection's reads have cost of late, in hundredths of its share. With 100 the
-    /// messages of busy rooms are cut for what is only noise; with 200 ten floods of tiny messages make rounds of 4 ms.
+    /// What a read may cost, in percent of the connection's share, at the cost of its recent reads. With 100, noise cuts
+    /// the messages of busy rooms; with 200, ten floods of tiny messages make rounds of 4 ms.
     package static let readSharesPercent: UInt64 = 150
     /// The least of one read. A voice frame fits many times; with less, system calls are most of the work.
     package static let shareBytesMin = 4096
@@ -249,8 +249,8 @@ package enum Limits {
     /// The shortest range of a batch that members who have to wait share (worker/Connection/SharedBlocks): a shorter
     /// one is copied for each. A send takes 64 ranges, so these make 256 KiB, more than a socket takes at once.
     package static let sharedRangeBytesMin = 4096
-    /// Bytes of one lane that waits which are moved when it grows; more become a block and stay where they are. A copy
-    /// of so many costs some 10 us, one of a full backlog as much as a turn.
+    /// Waiting bytes of one lane that are copied when it grows. More become a block and stay in place: a copy of this
+    /// many costs some 10 us, a copy of a full backlog as much as a turn.
     package static let laneBytesMovedMax = 65_536
     /// What is left of a shared block for one member is copied if it is no longer than this, and the block at least
     /// `remainderBlocksRatio` times as large: a copy is cheaper than the block.

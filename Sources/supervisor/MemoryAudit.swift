@@ -1,13 +1,14 @@
-// Whether what is taken of RELAY_MAX_MEMORY is what the workers have. Any worker writes the common counter, so one that is
-// not itself, or dies when it has taken a piece and not said so, leaves it wrong: too high, and the others have less than
-// there is; too low, and they take more. Each worker's page says what it has, and dead workers have nothing.
+// Compares the common counter of RELAY_MAX_MEMORY with what the workers hold. Every worker writes the counter. A worker
+// that misbehaves, or dies after taking a piece and before writing its page, leaves it wrong. If it is too high, the
+// others get less than there is; if it is too low, they take more. Each worker's page says what the worker holds; dead
+// workers hold nothing.
 //
-// A piece is in the counter and in no page for less than a microsecond. So the counter and the pages are read twice, and
-// looked at only if nothing has moved meanwhile; and only what is wrong in look after look is put right (QuotaAudit),
-// because a worker that gets no CPU time may stand between the two.
+// For less than a microsecond a piece is in the counter and in no page. So the counter and the pages are read twice and
+// compared only if nothing changed in between. A difference is corrected only if it is seen in look after look
+// (QuotaAudit), because a worker that gets no CPU time may be between the two writes.
 //
-// No page is believed to say more than a worker can have, nor all together more than there is beside their floors: a
-// worker that lies can keep others from taking more for as long as it lives, as it could by the counter itself.
+// A page is believed up to what one worker can hold, and all pages together up to what there is plus their floors. A
+// worker that lies can keep others from taking more while it lives, as it can by the counter itself.
 
 import Shared
 

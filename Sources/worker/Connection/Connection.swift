@@ -57,7 +57,7 @@ struct Connection: ~Copyable, Timed {
     var isTouched = false
     /// Whether it is, or was, in a room: it is watched with the members, who come before strangers.
     var isMember = false
-    /// Whether it waits behind those that have just become ready, and is not watched for reading meanwhile.
+    /// Whether it is set aside (SettingAside.swift): in a queue, and not watched for reading.
     var isAside = false
     /// What it has cost beyond its share of the worker's time.
     var debt = Debt()

@@ -78,8 +78,8 @@ struct LaneQueue: ~Copyable {
         count += range.count
     }
 
-    /// Makes a block of the lane's own bytes if they are many and `extra` more would not fit behind them: to grow is to
-    /// copy all that waits, for a leave notice as well. Its one owner's are all of its references.
+    /// Turns the lane's own bytes into a block if they are many and `extra` more would not fit: growth copies all that
+    /// waits, even for a short leave notice. This lane holds all references of the block.
     ///
     /// - Returns: the block's memory, which was the lane's; 0 if none was made.
     mutating func shelve(before extra: Int, _ blocks: inout SharedBlocks, share: UInt32) -> Int {

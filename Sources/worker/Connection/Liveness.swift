@@ -54,8 +54,8 @@ extension Worker {
     }
 
     private mutating func checkLiveness(_ slot: UInt32) {
-        // A client that the relay does not read is not silent: it sends too much, stands behind others, or its room
-        // waits for what has been said in it to be sent.
+        // A client that the relay does not read is not silent: it is paused, is set aside, or its room must be sent
+        // messages first.
         let isUnread = connections[slot].isPaused || connections[slot].isAside || !isRead(slot)
         if isUnread { connections[slot].heardAt = second }
         // What the relay does not read may have come.

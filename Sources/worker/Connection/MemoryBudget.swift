@@ -27,8 +27,8 @@ struct MemoryBudget {
         pool.takeAnyhow(floor)
     }
 
-    /// Takes as many pieces as it needs to hold `bytes`. The worker's page says so afterwards: one that dies in between
-    /// leaves too much taken, which the supervisor finds, and never too little, which the others would take beside it.
+    /// Takes as many pieces as it needs to hold `bytes`. The worker's page is written afterwards. A worker that dies in
+    /// between leaves the counter too high, which the supervisor corrects, and never too low.
     ///
     /// - Returns: whether it may.
     mutating func grow(toHold bytes: Int) -> Bool {

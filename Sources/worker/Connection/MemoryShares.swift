@@ -9,9 +9,9 @@
 // largest is found by looking at a few, however many there are; every walk has a bound, at the price of a victim that
 // is only among the largest.
 //
-// Its shares stand in lists by the power of four of theirs. Only who can give way stands in a list: a share that holds
-// something and is not spared, and a source that has one. So whoever is looked at is a victim, as long as there is one
-// one is found, and thousands of rooms that hold next to nothing do not stand in front of one that holds much.
+// A source's shares are in lists by the power of four of their bytes. A share is in a list only if it holds something
+// and is not spared; a source only if it has such a share. So every entry is a possible victim, one is found as long as
+// there is one, and thousands of rooms that hold next to nothing do not hide a room that holds much.
 //
 // A connection that leaves its room stays with the room's share until it ends, since what it still waits for is the
 // room's. A share ends with the last of its room, its connections and its blocks; a source with its last share.

@@ -21,7 +21,7 @@ struct Outbox: ~Copyable {
     private(set) var voiceFrames = 0
     private var cutLane: CutLane?
     private var cutBytes = 0
-    /// Some of a batch has left, and the rest is not here yet: the frame that it ended in may have begun to leave.
+    /// A part of a batch was sent and the rest is not in the outbox yet: a frame may be half sent.
     var isBatchCut = false
     /// The socket took no more: wait for it to become writable.
     var isBlocked = false
@@ -200,7 +200,7 @@ struct Outbox: ~Copyable {
     mutating func borrowForVoice(from pool: inout QueuePool) { voice.borrow(from: &pool) }
     mutating func borrowForData(from pool: inout QueuePool) { data.borrow(from: &pool) }
 
-    /// Lets what waits of voice, or of data, stay where it is when so much more comes.
+    /// Turns a long lane into a block before it grows by so many bytes (`LaneQueue.shelve`).
     ///
     /// - Returns: the memory of the block that it lies in from now on; 0 if it stays the lane's own.
     mutating func shelveVoice(before extra: Int, _ blocks: inout SharedBlocks, share: UInt32) -> Int {

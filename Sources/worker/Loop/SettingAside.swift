@@ -1,11 +1,12 @@
-// Who has more to say than its share stands behind those who have just begun. epoll goes round all that are ready: where
-// thousands have more than one read takes, or where one byte of each sets off the work of a whole message, a voice
-// frame would wait for all of them, however small each one's share is. So while more are ready than have a full read
-// each, such a connection is set aside: it is not watched for reading, and waits in a queue until it has been read
-// empty. Those that epoll names are then the ones that have been silent for a moment, and are served first; the queue
-// has what time they leave, and `Limits.turnAsideNanosecondsMin` in any case.
+// A connection with more input than its share is served after those that have just become ready. epoll returns ready
+// connections in turn. Where thousands have more input than one read takes, or where one byte of each completes a large
+// message, a voice frame would wait for all of them, however small each share is. So while so many are ready that reads
+// are cut, such a connection is set aside: epoll does not watch it for reading, and it waits in a queue until its socket
+// has been read empty. The connections that epoll returns are then those that were silent for a moment; they are served
+// first. The queue gets the time that is left, and at least `Limits.turnAsideNanosecondsMin`.
 //
-// Invariant: a connection with `isAside` stands in one of the two queues, once. Only who takes it out clears the flag.
+// Invariant: a connection with `isAside` is in one of the two queues, once. Only the code that takes it out of the queue
+// clears the flag.
 
 import Shared
 
@@ -22,24 +23,25 @@ extension Connection {
 }
 
 extension Worker {
-    /// Whether a connection that has just been read, or is about to be, goes behind the others.
+    /// Whether a connection that has just been read, or is about to be read, is to be set aside.
     @inline(__always)
     func isBehindOthers(_ slot: UInt32) -> Bool { share.isCut && (hasReadItsShare || hasBegunMuch(slot)) }
 
-    /// Whether the next byte may set off the work of a large message.
+    /// Whether the next byte may complete a large message.
     @inline(__always)
     private func hasBegunMuch(_ slot: UInt32) -> Bool {
         connections[slot].message.count > Limits.begunMessageAsideBytes
     }
 
-    /// Whether more waits in a connection's socket than it may read now. To look costs a tenth of the read: a crowd of
-    /// thousands is told apart in some milliseconds, and those who have little to say are not behind its first reads.
+    /// Whether a connection's socket holds more than it may read now. The look costs a tenth of a read, so thousands of
+    /// connections are sorted in some milliseconds, and those with little input do not wait for the first reads of the
+    /// others.
     mutating func hasMoreThanItsShare(_ slot: UInt32) -> Bool {
         guard connections[slot].phase == .open, connections[slot].interest.contains(.read) else { return false }
         return receiveBuffer.hasWaiting(share.bytes, in: connections[slot].socket.number)
     }
 
-    /// Puts a connection behind those that have just become ready.
+    /// Sets a connection aside.
     mutating func setAside(_ slot: UInt32) {
         switch connections[slot].phase {
         case .request, .open, .closing, .lingering: break
@@ -58,7 +60,7 @@ extension Worker {
         if connections[slot].isMember { aside.members.append(id) } else { aside.strangers.append(id) }
     }
 
-    /// A connection that is in no queue any more is watched again for whatever it waits for.
+    /// Watches a connection again as before. It has been taken out of its queue.
     private mutating func bringBack(_ slot: UInt32) {
         guard connections[slot].isServed else { return }
         let before = connections[slot].watched

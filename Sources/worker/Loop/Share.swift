@@ -34,12 +34,12 @@ struct RoundShare {
 /// What a connection owes to the others.
 struct Debt {
     private(set) var nanoseconds: UInt32 = 0
-    /// Bytes of its reads of late and what they have cost, older ones counting less and less.
+    /// Bytes of recent reads and their cost; older reads count less.
     private var bytes: UInt32 = 0
     private var cost: UInt32 = 0
 
-    /// Bytes of its next read: as many as it may cost if they cost what those before did. Work for a byte differs by a
-    /// factor of fifty, and what is read at once all others wait for at once, whoever pays for it afterwards.
+    /// Bytes of its next read: as many as its share pays for at the cost of recent reads. The cost of a byte differs by
+    /// a factor of fifty, and all others wait for the whole read, even if its sender is passed over afterwards.
     func readBytesMax(_ share: RoundShare) -> Int {
         // Of small reads the system calls are most of the cost.
         guard bytes >= Limits.shareBytesMin, cost > 0 else { return share.bytes }

@@ -87,9 +87,9 @@ struct Worker: ~Copyable {
     var heldBatches = 0
     /// Members that are sent a batch between two looks at the clock; rooms of more are flushed in pieces.
     var flushPieceMembers = Limits.flushPieceMembers
-    /// The batch with which the sending in pieces goes on, if it stopped.
+    /// The batch of a large room with which the next turn goes on.
     var nextInPieces: UInt32?
-    /// Connections whose joins wait for a batch to be begun, and how many of them are to be looked at since one has been.
+    /// Connections whose joins wait until a batch is begun, and how many of them are to be tried now.
     var laterJoins = SlotQueue()
     var joinsDue = 0
     /// Members that could not take all of the batch that is being sent.
@@ -301,7 +301,7 @@ struct Worker: ~Copyable {
         repeat {
             serveMembers(isCrowd: poller.isFull)
             guard !clock.isOver, poller.isFull else { break }
-            // There may be more than one wait brings: a voice frame is not to wait a turn for each.
+            // One wait returns at most `eventsPerWaitMax`: a voice frame may be among the next.
             lookAtClock()
             poller.wait(milliseconds: 0)
         } while poller.hasEvents
@@ -359,12 +359,12 @@ struct Worker: ~Copyable {
         // One that is set aside is said to be broken, watched or not: its queue comes to it.
         guard event.isReadable, !connections[id.slot].isAside else { return }
         guard isRead(id.slot) else {
-            // Or thousands who may not be read would fill wait after wait.
+            // Otherwise thousands that may not be read would fill every wait.
             if isCrowd { setAside(id.slot) }
             return
         }
         hasReadItsShare = false
-        // To peek at a broken one would take its error away from the read.
+        // A peek at a broken socket would take the error that the read is to find.
         if isBehindOthers(id.slot) || (isCrowd && !event.isBroken && hasMoreThanItsShare(id.slot)) {
             setAside(id.slot)
             return

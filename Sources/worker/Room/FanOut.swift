@@ -91,8 +91,8 @@ extension Worker {
         return batch
     }
 
-    /// Sends a room's batch now, if it has one, and what has been begun of the one before: before somebody joins, so that
-    /// what was said before is not for them, and when the batch is large.
+    /// Sends a room's batch now, if it has one, after the rest of the previous one: when the batch is large, and before a
+    /// member joins, for whom earlier messages are not.
     mutating func flushRoom(_ room: UInt32) {
         finishFlush(room)
         guard rooms[room].batch != nil else { return }
@@ -107,7 +107,7 @@ extension Worker {
 
     /// Sends so many more members what is being sent in a room.
     ///
-    /// - Parameter isSent: false to let it wait for them in any case.
+    /// - Parameter isSent: false to put it into their outboxes unsent.
     mutating func flushPiece(of room: UInt32, membersMax: Int, isSent: Bool = true) {
         guard let part = rooms[room].flush else { return }
         let batch = part.batch
@@ -182,7 +182,7 @@ extension Worker {
         batches[batch].keptBytes = kept
     }
 
-    /// What the others said, which counts as delivered from here on; nil if that is nothing.
+    /// What a member is to get of a batch, counted as delivered; nil if there is nothing for it.
     @inline(__always)
     private mutating func owe(_ batch: UInt32, to member: UInt32) -> Waiter? {
         guard connections[member].phase == .open else { return nil }
@@ -289,7 +289,7 @@ extension Worker {
         waiters.removeAll(keepingCapacity: true)
     }
 
-    /// Nobody more is given a part of them.
+    /// The batch has been sent: it gives up its own references to the blocks.
     private mutating func releaseBlocks(of batch: UInt32) {
         (batches[batch].waitedVoice, batches[batch].waitedData) = (0, 0)
         if let block = batches[batch].voiceBlock.take() { held.blocks.release(block) }
@@ -379,7 +379,7 @@ extension Worker {
 }
 
 extension Worker {
-    /// Lets what waits for a member stay where it is when so much more comes, if that would have to be copied.
+    /// Turns long waiting lanes into blocks before they grow by so many bytes, so that nothing long is copied.
     fileprivate mutating func shelve(_ member: UInt32, voice: Int = 0, data: Int = 0) {
         let share = connections[member].memoryShare.share
         guard share != MemoryShares.none else { return }
@@ -418,12 +418,13 @@ extension Lane {
         needed > bytes.count && bytes.count / max(1, runs.count) >= Limits.sharedRangeBytesMin
     }
 
-    /// Whether the bytes fill memory that a lane, which keeps `kept` of it, would give back.
+    /// Whether the bytes fill memory that a lane, which keeps `kept` bytes of it, would free anyway.
     fileprivate func isTaken(kept: Int) -> Bool {
         bytes.capacity > kept && bytes.capacity - bytes.count <= bytes.count / 4
     }
 
-    /// The bytes, to be kept by all who wait: taken out, and from here on the lane knows only whose they were, or copied.
+    /// The bytes, for a block that all waiting members share: taken out of the lane, or copied. If they are taken out the
+    /// lane keeps only the runs.
     fileprivate mutating func share(kept: Int) -> ByteQueue {
         var shared = ByteQueue()
         if isTaken(kept: kept) {

@@ -1,36 +1,36 @@
-// A room of many is flushed in pieces: a send takes some microseconds, so that to send all members of a room of thousands
-// what was said takes many times what a turn has for output. After each piece the clock is looked at, and what is left
-// goes on in the next turn with the member where it stopped. Rooms of few go first, whole, and rooms of many have a least.
+// A large room is sent a batch in pieces. A send takes some microseconds, so sending to all members of a room of
+// thousands takes many times the output time of a turn. The worker looks at the clock after each piece and goes on in the
+// next turn with the next member. Small rooms come first and are sent whole; large rooms have a minimum of time.
 //
-// The batch that is being sent is `Room.flush`, and nothing is added to it any more. What is said meanwhile goes into the
-// room's next batch, which waits for the first. So each member gets everything once and in order:
+// `Room.flush` is the batch that is being sent; nothing is added to it. New messages go into the room's next batch,
+// which is sent after it. So each member gets everything once and in order:
 //
-//     who comes       stands behind the flush's end. What the next batch has is not for them either: their join waits
-//                     until that one is being sent (`joinLater`)
-//     who leaves      leaves the parts of the list as they are (`Room.remove`), and is sent no more
-//     who is slow     has what it could not take in its outbox, where what comes next is put behind it
-//     a full batch    while the one before is being sent ends the reading of the room's members (`isRead`)
-//     a room moves    when both are empty; its members are read no more from when its turn has come (`quieten`)
+//     a member joins  it is added after the end of the flush. The next batch is not for it either, so its join waits
+//                     until the next batch is being sent (`joinLater`)
+//     a member leaves the parts of the list keep their members (`Room.remove`); nothing more is sent to it
+//     a slow member   what it could not take waits in its outbox; what comes next is appended there
+//     a full batch    while the previous batch is being sent, the room's members are not read (`isRead`)
+//     a room moves    when both batches are empty; its members are not read from the moment it is to move (`quieten`)
 //
-// A room that closes is sent all there is at once.
+// A room that closes is sent everything at once.
 
 import Shared
 
 extension Worker {
-    /// Whether a room is not sent its batch in one go.
+    /// Whether a room is sent its batch in pieces.
     @inline(__always)
     func isFlushedInPieces(_ room: UInt32) -> Bool {
         rooms[room].members.count > flushPieceMembers || rooms[room].flush != nil
     }
 
-    /// Whether a connection is read: not while its room waits for what has been said in it to be sent.
+    /// Whether a connection is read. A member of a room whose messages must be sent first is not.
     @inline(__always)
     func isRead(_ slot: UInt32) -> Bool {
         let room = connections[slot].room
         return room == Room.none || !(rooms[room].isFull || rooms[room].quietSince != nil)
     }
 
-    /// From here on nothing is added to a room's batch, and nobody who comes is sent it.
+    /// Begins to send a room's batch: nothing is added to it any more, and members that join later do not get it.
     mutating func beginFlush(_ room: UInt32) {
         precondition(rooms[room].flush == nil, "one batch of a room is sent at a time")
         guard let batch = rooms[room].batch.take() else { return }
@@ -42,12 +42,12 @@ extension Worker {
         }
     }
 
-    /// Sends pieces of what has been said in rooms of many, in turn, as many as there is time for, and one at the least.
+    /// Sends pieces of large rooms' batches in turn: as many as there is time for, and at least one.
     mutating func flushPieces() {
         clock.extend(least: Limits.turnLargeRoomsNanosecondsMin)
         var (pieces, before) = (0, -1)
         let count = activeBatches.count
-        // From where the turn before stopped, or those in front would have all of the time.
+        // The previous turn stopped here. A start at the first batch each time would leave the last ones without time.
         let first = nextInPieces.flatMap { activeBatches.firstIndex(of: $0) } ?? 0
         nextInPieces = nil
         while pieces > before {
@@ -61,7 +61,7 @@ extension Worker {
                     return
                 }
                 if rooms[room].flush == nil { beginFlush(room) }
-                // Another batch of the room's may be in front of this one.
+                // The room's previous batch is being sent first.
                 guard rooms[room].flush?.batch == batch else { continue }
                 let members = Limits.flushPieceBytes / max(1, batches[batch].byteCount)
                 flushPiece(of: room, membersMax: max(1, min(members, flushPieceMembers)))
@@ -70,7 +70,7 @@ extension Worker {
         }
     }
 
-    /// A room's batch is full, and there is more to be said in it.
+    /// A room's batch is full, and another message is to be added.
     mutating func makePlace(in room: UInt32) {
         if !isFlushedInPieces(room) {
             flushRoom(room)
@@ -81,7 +81,7 @@ extension Worker {
         }
     }
 
-    /// Somebody comes: what has been said before is not for them.
+    /// A member joins: earlier messages are not for it.
     mutating func closeBatch(of room: UInt32) {
         guard rooms[room].batch != nil else { return }
         guard isFlushedInPieces(room) else {
@@ -94,19 +94,19 @@ extension Worker {
 
     // MARK: - Joins that wait
 
-    /// Whether two batches are on their way to a room's members, of which none is for one who comes.
+    /// Whether a join must wait: two batches of the room are still to be sent, and neither is for a new member.
     @inline(__always)
     func mustJoinLater(_ room: UInt32) -> Bool { rooms[room].flush != nil && rooms[room].batch != nil }
 
-    /// Lets a join wait, unread, until the room's second batch is being sent.
+    /// Keeps a join, unread, until the room's second batch is being sent.
     mutating func joinLater(_ slot: UInt32, _ room: UInt32) {
         rooms[room].isAwaited = true
         connections[slot].isUnanswered = true
         laterJoins.append(connections.id(slot))
     }
 
-    /// Looks at joins that have waited, some in each turn and each once after a batch has been begun. Those of a room in
-    /// which nothing has been said since get in; the others wait on, in their order.
+    /// Tries waiting joins again: a few in each turn, and each once after a batch was begun. A join succeeds if its room
+    /// has no new batch since; the others keep waiting in their order.
     mutating func joinDue() {
         var looked = 0
         while joinsDue > 0 && looked < Limits.laterJoinsPerTurnMax && (looked == 0 || !clock.isOver) {
@@ -123,10 +123,11 @@ extension Worker {
 
     // MARK: - A room that is about to move
 
-    /// Lets a room of many become quiet before it moves: its members are read no more, and what has been said is sent.
+    /// Prepares a large room to move: its members are not read any more, and what was said is sent.
     ///
-    /// - Returns: whether that takes another turn. A batch that has been opened since holds notices of those who leave,
-    ///   and is no reason to wait: there may be more in each turn, and they go with the members (`postpone`).
+    /// - Returns: whether this takes another turn. A batch that was opened after the first call holds only notices of
+    ///   members that left. The move does not wait for it, because each turn may bring more; it goes with the members
+    ///   (`postpone`).
     mutating func quieten(_ room: UInt32) -> Bool {
         let since = rooms[room].quietSince ?? now
         if let part = rooms[room].flush {
@@ -141,8 +142,8 @@ extension Worker {
         return true
     }
 
-    /// Lets what has been said in a room wait for its members, unsent: it goes with them. No send fails, so that nobody
-    /// is found to be gone meanwhile, of whom the others would have to be told in turn.
+    /// Puts a room's messages into its members' outboxes without sending them: they move with the members. A send could
+    /// fail, and the notice that this member left would be a new message.
     mutating func postpone(_ room: UInt32) {
         repeat {
             if rooms[room].flush == nil { beginFlush(room) }

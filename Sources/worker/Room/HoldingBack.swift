@@ -49,7 +49,7 @@ extension Worker {
         activeBatches.removeLast(activeBatches.count - kept)
     }
 
-    /// Whether a batch is to wait for more. One behind another that is being sent waits for that in any case.
+    /// Whether a batch is to wait for more messages. A batch whose room still sends the previous one waits anyway.
     @inline(__always)
     func holdsBack(_ batch: UInt32, of room: UInt32) -> Bool {
         load.isBusy && batches[batch].voice.frames == 0 && rooms[room].flush == nil

@@ -55,11 +55,12 @@ struct Room: ~Copyable, Timed {
         return members
     }
 
-    /// Removes the member at a place, which the last member takes. While a flush goes on the last of those who have been
-    /// sent it takes the place, the last of those who are still to be sent it takes that one's, and so on: nobody goes
-    /// from one part to another.
+    /// Removes the member at a place, and fills the place with the last member. During a flush the list has parts: those
+    /// that were sent the batch, those that are still to be sent it, those that joined later. The place is filled with
+    /// the last member of its part, that member's place with the last of the next part, and so on, so that no member
+    /// changes its part.
     ///
-    /// - Returns: the places that have another member now; `Room.none` where they are fewer.
+    /// - Returns: up to three places that have another member now; the rest is `Room.none`.
     mutating func remove(at place: UInt32) -> [3 of UInt32] {
         var changed = [3 of UInt32](repeating: Room.none)
         var hole = Int(place)
