@@ -3,8 +3,9 @@
 // its own that is as simple as can be.
 //
 //     1 byte    what the rest is
-//     the rest  0 claims, to be signed; 1 a token's change: place, bits; 2 a first message; 3 a peer id; 4 a query; 5 Base64;
-//               6 X-Forwarded-For and X-Real-IP, parted by a line feed; 7 a token as it is; 8 a first message behind 16 KiB of its own
+//     the rest  0 claims, to be signed; 1 a token's change: place, bits; 2 a first message; 3 a peer id; 4 a query;
+//               5 Base64; 6 X-Forwarded-For and X-Real-IP, separated by a line feed; 7 a token as it is; 8 a first
+//               message after 16 KiB of its own
 
 import CSodium
 import Glibc

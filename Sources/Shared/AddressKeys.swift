@@ -1,9 +1,10 @@
 // What limits by source count an address by.
 //
 //     IPv4    the address: one customer has one, or shares one
-//     IPv6    the /64, which is the least that one customer gets (RFC 6177); and besides, more loosely, the /48, which anybody can
-//             have and which holds 65,536 of them. An address is admitted only if both its keys admit it
-//     NAT64   an address within 64:ff9b::/96 (RFC 6052, 2.1) is the IPv4 address in it: the prefix is one for the whole IPv4 internet
+//     IPv6    the /64, which is the least that one customer gets (RFC 6177); and besides, more loosely, the /48, which
+//             anybody can have and which holds 65,536 of them. An address is admitted only if both its keys admit it
+//     NAT64   an address within 64:ff9b::/96 (RFC 6052, 2.1) is the IPv4 address in it: the prefix is one for the whole
+//             IPv4 internet
 //
 // One attacker is one IPv4 address or one /48: `party`.
 

@@ -29,8 +29,8 @@
 //     8192 * (1 + p)    after the p pages: what the supervisor says of each, 16 bytes
 //         0             role of the page's worker (WorkerRole)
 //         8             deaths in a row (RestartPolicy)
-//     after those       per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival time; a key is
-//                       one of an address's (AddressKeys.swift), mixed with the bucket that it is of
+//     after those       per-address limiter: `SharedMemory.limiterSlots` entries of 16 bytes, key then theoretical arrival
+//                       time; a key is one of an address's (AddressKeys.swift), mixed with the bucket that it is of
 //     after it          connections and rooms per address, where they are limited: AddressTable.swift
 //
 // Who writes: a worker its own page; the supervisor the header, what it says of pages, the pages of dead workers, and

@@ -3,7 +3,7 @@
 // others get less than there is; if it is too low, they take more. Each worker's page says what the worker holds; dead
 // workers hold nothing.
 //
-// For less than a microsecond a piece is in the counter and in no page. So the counter and the pages are read twice and
+// For a moment a piece is in the counter and in no page. So the counter and the pages are read twice and
 // compared only if nothing changed in between. A difference is corrected only if it is seen in look after look
 // (QuotaAudit), because a worker that gets no CPU time may be between the two writes.
 //

@@ -6,7 +6,8 @@
 //     2      version of this format
 //     1      kind
 //     1      0
-//     16     complete: where the room is counted (AddressCharge), to be given back if the room does not come about; else 0
+//     16     complete: where the room is counted (AddressCharge), to be given back if the room does not come about;
+//            else 0
 //     ...    by kind:
 //
 //     1  complete   every member of the room has been sent: it goes on. room (u32 count, bytes), active at: u32 seconds, quiet
