@@ -231,8 +231,8 @@ struct Worker: ~Copyable {
         beginTurn()
         resumePaused()
         serveMembers()
-        serveInbox()
-        serveStrangers()
+        if isInboxReady { serveInbox() }
+        if doStrangersWait { serveStrangers() }
         runTimers()
         forgetGone()
         retryHandovers()
@@ -377,7 +377,6 @@ struct Worker: ~Copyable {
     }
 
     private mutating func serveInbox() {
-        guard isInboxReady else { return }
         allotInput(least: Limits.turnInboxNanosecondsMin, later: (false, doStrangersWait, !areTimersDone))
         isInboxReady = receiveHandoffs()
     }
@@ -385,7 +384,6 @@ struct Worker: ~Copyable {
     /// Handshakes that wait for a step, requests that wait for their answer, and then what is new. Each of them has its
     /// part.
     private mutating func serveStrangers() {
-        guard doStrangersWait else { return }
         setShare(ready: max(strangers.ready + aside.strangers.count, unanswered.count))
         allotInput(least: Limits.turnStrangersNanosecondsMin, later: (false, false, !areTimersDone))
         let time = clock.timeLeft

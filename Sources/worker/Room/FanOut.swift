@@ -95,9 +95,15 @@ extension Worker {
     /// member joins, for whom earlier messages are not.
     mutating func flushRoom(_ room: UInt32) {
         finishFlush(room)
-        guard rooms[room].batch != nil else { return }
-        beginFlush(room)
-        finishFlush(room)
+        guard let batch = takeBatch(of: room) else { return }
+        let kept = bytesKept(batch)
+        send(batch, of: room, to: 0..<rooms[room].members.count, kept: kept)
+        endFlush(of: batch, room, kept: kept)
+    }
+
+    /// Memory that a batch keeps: it stays with a few batches, so that the steady state allocates nothing.
+    private func bytesKept(_ batch: UInt32) -> Int {
+        batch < Limits.batchesRetained ? Limits.batchBytesRetainedMax : Limits.batchBytesKeptMax
     }
 
     /// Sends the rest of the batch that is being sent, if there is one.
@@ -110,10 +116,25 @@ extension Worker {
     /// - Parameter isSent: false to put it into their outboxes unsent.
     mutating func flushPiece(of room: UInt32, membersMax: Int, isSent: Bool = true) {
         guard let part = rooms[room].flush else { return }
-        let batch = part.batch
-        let delivered = tally.delivered
         let stop = min(part.end, part.next + membersMax)
-        for place in part.next..<stop {
+        let isLast = stop == part.end
+        let kept = bytesKept(part.batch)
+        // The bytes stay with the batch as long as others are to be sent them.
+        send(part.batch, of: room, to: part.next..<stop, kept: isLast ? kept : .max, isSent: isSent)
+        guard isLast else {
+            rooms[room].flush?.next = stop
+            return
+        }
+        rooms[room].flush = nil
+        endFlush(of: part.batch, room, kept: kept)
+    }
+
+    /// Sends a batch to the members at these places.
+    private mutating func send(
+        _ batch: UInt32, of room: UInt32, to places: Range<Int>, kept: Int, isSent: Bool = true
+    ) {
+        let delivered = tally.delivered
+        for place in places {
             if isSent {
                 deliver(batch, to: rooms[room].members[place])
             } else if let waiter = owe(batch, to: rooms[room].members[place]) {
@@ -121,21 +142,11 @@ extension Worker {
             }
         }
         chargeSenders(of: batch, lookAtClock())
-        // Memory stays with a few batches, so that the steady state allocates nothing.
-        let kept = batch < Limits.batchesRetained ? Limits.batchBytesRetainedMax : Limits.batchBytesKeptMax
-        let isLast = stop == part.end
-        // The bytes stay with the batch as long as others are to be sent them.
-        if !waiters.isEmpty { queue(batch, share: rooms[room].share, kept: isLast ? kept : .max) }
+        if !waiters.isEmpty { queue(batch, share: rooms[room].share, kept: kept) }
         if batches[batch].openedAt != now && tally.delivered > delivered {
             tally.heldDelivered += tally.delivered - delivered
             tally.heldSince = min(tally.heldSince, batches[batch].openedAt)
         }
-        guard isLast else {
-            rooms[room].flush?.next = stop
-            return
-        }
-        rooms[room].flush = nil
-        endFlush(of: batch, room, kept: kept)
     }
 
     /// All members have been sent it: the batch is spare.

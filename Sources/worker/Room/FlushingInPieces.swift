@@ -30,16 +30,23 @@ extension Worker {
         return room == Room.none || !(rooms[room].isFull || rooms[room].quietSince != nil)
     }
 
-    /// Begins to send a room's batch: nothing is added to it any more, and members that join later do not get it.
+    /// Begins to send a room's batch: members that join later do not get it.
     mutating func beginFlush(_ room: UInt32) {
         precondition(rooms[room].flush == nil, "one batch of a room is sent at a time")
-        guard let batch = rooms[room].batch.take() else { return }
+        guard let batch = takeBatch(of: room) else { return }
         rooms[room].flush = PartFlush(batch: batch, end: rooms[room].members.count)
+    }
+
+    /// Takes a room's batch to be sent: nothing is added to it any more.
+    @inline(__always)
+    mutating func takeBatch(of room: UInt32) -> UInt32? {
+        guard let batch = rooms[room].batch.take() else { return nil }
         rooms[room].isFull = false
         if rooms[room].isAwaited {
             rooms[room].isAwaited = false
             joinsDue = laterJoins.count
         }
+        return batch
     }
 
     /// Sends pieces of large rooms' batches in turn: as many as there is time for, and at least one.

@@ -13,40 +13,43 @@ extension Worker {
     /// Sends rooms' batches, as many as there is time for, and one at the least. Those that are held back stay in
     /// `activeBatches`, and are looked at in each turn; so do those for which the time was short, in their order.
     mutating func flushRooms() {
-        var (held, flushed, hasLarge) = (0, 0, false)
+        var (kept, held, flushed, hasLarge) = (0, 0, 0, false)
         for index in activeBatches.indices {
             let batch = activeBatches[index]
             let room = batches[batch].room
             // One without a room was flushed ahead of the turn's end.
-            guard room != Room.none else { continue }
-            if holdsBack(batch, of: room) {
-                held += 1
-                batches[batch].isHeld = true
-            } else if isFlushedInPieces(room) {
-                hasLarge = true
-            } else if flushed == 0 || !clock.isOver {
-                flushRoom(room)
-                flushed += 1
+            if room != Room.none {
+                if holdsBack(batch, of: room) {
+                    held += 1
+                    batches[batch].isHeld = true
+                } else if isFlushedInPieces(room) {
+                    hasLarge = true
+                } else if flushed == 0 || !clock.isOver {
+                    flushRoom(room)
+                    flushed += 1
+                }
             }
+            sortOut(batch, &kept)
         }
-        if hasLarge { flushPieces() }
-        sortOutBatches()
+        // Mostly it is one.
+        while activeBatches.count > kept { activeBatches.removeLast() }
         heldBatches = held
+        guard hasLarge else { return }
+        flushPieces()
+        kept = 0
+        for index in activeBatches.indices { sortOut(activeBatches[index], &kept) }
+        activeBatches.removeLast(activeBatches.count - kept)
     }
 
-    /// Batches without a room are spare from here on.
-    private mutating func sortOutBatches() {
-        var kept = 0
-        for index in activeBatches.indices {
-            let batch = activeBatches[index]
-            if batches[batch].room == Room.none {
-                spareBatches.append(batch)
-            } else {
-                activeBatches[kept] = batch
-                kept += 1
-            }
+    /// Keeps an active batch after `kept` others. One without a room is spare from here on.
+    @inline(__always)
+    private mutating func sortOut(_ batch: UInt32, _ kept: inout Int) {
+        if batches[batch].room == Room.none {
+            spareBatches.append(batch)
+        } else {
+            activeBatches[kept] = batch
+            kept += 1
         }
-        activeBatches.removeLast(activeBatches.count - kept)
     }
 
     /// Whether a batch is to wait for more messages. A batch whose room still sends the previous one waits anyway.
